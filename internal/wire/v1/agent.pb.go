@@ -516,7 +516,11 @@ type TasksRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// For the log and the console only.
-	Observer      string `protobuf:"bytes,2,opt,name=observer,proto3" json:"observer,omitempty"`
+	Observer string `protobuf:"bytes,2,opt,name=observer,proto3" json:"observer,omitempty"`
+	// Tasks that the agent accepted and has not finished, at most 1,000. The
+	// mitigator answers with a cancel for each that it no longer wants, so that
+	// a cancel is not lost with a connection.
+	TaskIds       []string `protobuf:"bytes,3,rep,name=task_ids,json=taskIds,proto3" json:"task_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -563,6 +567,13 @@ func (x *TasksRequest) GetObserver() string {
 		return x.Observer
 	}
 	return ""
+}
+
+func (x *TasksRequest) GetTaskIds() []string {
+	if x != nil {
+		return x.TaskIds
+	}
+	return nil
 }
 
 type TasksResponse struct {
@@ -1358,10 +1369,11 @@ const file_internal_wire_v1_agent_proto_rawDesc = "" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"%\n" +
 	"\rRenewResponse\x12\x14\n" +
-	"\x05chain\x18\x01 \x03(\fR\x05chain\"D\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain\"_\n" +
 	"\fTasksRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
-	"\bobserver\x18\x02 \x01(\tR\bobserver\"\xa9\x01\n" +
+	"\bobserver\x18\x02 \x01(\tR\bobserver\x12\x19\n" +
+	"\btask_ids\x18\x03 \x03(\tR\ataskIds\"\xa9\x01\n" +
 	"\rTasksResponse\x12%\n" +
 	"\x04task\x18\x01 \x01(\v2\x0f.cordon.v1.TaskH\x00R\x04task\x12/\n" +
 	"\x06cancel\x18\x02 \x01(\v2\x15.cordon.v1.TaskCancelH\x00R\x06cancel\x125\n" +
