@@ -1,0 +1,131 @@
+package fleet
+
+import (
+	"context"
+	"sync"
+)
+
+// maxCancels bounds the cancels that wait for a slow agent; the task list that
+// an agent gets when it connects makes up for those beyond.
+const maxCancels = 1000
+
+// stream is one open Tasks stream.
+type stream struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// abort makes a write that hangs in a slow peer's window return.
+	abort  func()
+	wakeUp chan struct{}
+
+	mu      sync.Mutex
+	cancels []string
+}
+
+func newStream(ctx context.Context, abort func()) *stream {
+	s := &stream{abort: abort, wakeUp: make(chan struct{}, 1)}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	return s
+}
+
+func (s *stream) wake() {
+	select {
+	case s.wakeUp <- struct{}{}:
+	default:
+	}
+}
+
+func (s *stream) close(cause error) {
+	s.cancel(cause)
+	s.abort()
+}
+
+func (s *stream) addCancel(taskID string) {
+	s.mu.Lock()
+	if len(s.cancels) < maxCancels {
+		s.cancels = append(s.cancels, taskID)
+	}
+	s.mu.Unlock()
+	s.wake()
+}
+
+func (s *stream) takeCancels() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := s.cancels
+	s.cancels = nil
+	return taken
+}
+
+// streams holds the one Tasks stream of each connected agent. The zero value is
+// ready.
+type streams struct {
+	mu      sync.Mutex
+	byAgent map[string]*stream
+}
+
+// open makes the stream the agent's only one.
+func (r *streams) open(agentID string, s *stream) {
+	r.mu.Lock()
+	if r.byAgent == nil {
+		r.byAgent = make(map[string]*stream)
+	}
+	old := r.byAgent[agentID]
+	r.byAgent[agentID] = s
+	r.mu.Unlock()
+	if old != nil {
+		old.close(errReplaced)
+	}
+}
+
+// remove forgets the stream, if it is still the agent's.
+func (r *streams) remove(agentID string, s *stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byAgent[agentID] == s {
+		delete(r.byAgent, agentID)
+	}
+}
+
+func (r *streams) get(agentID string) *stream {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byAgent[agentID]
+}
+
+func (r *streams) has(agentID string) bool { return r.get(agentID) != nil }
+
+func (r *streams) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.byAgent)
+}
+
+func (r *streams) wake(agentID string) {
+	if s := r.get(agentID); s != nil {
+		s.wake()
+	}
+}
+
+func (r *streams) cancelTask(agentID, taskID string) {
+	if s := r.get(agentID); s != nil {
+		s.addCancel(taskID)
+	}
+}
+
+func (r *streams) close(agentID string, cause error) {
+	if s := r.get(agentID); s != nil {
+		s.close(cause)
+	}
+}
+
+func (r *streams) closeAll(cause error) {
+	r.mu.Lock()
+	all := make([]*stream, 0, len(r.byAgent))
+	for _, s := range r.byAgent {
+		all = append(all, s)
+	}
+	r.mu.Unlock()
+	for _, s := range all {
+		s.cancel(cause)
+	}
+}
