@@ -63,7 +63,7 @@ func serve(name string, run func(context.Context, func()) error, signals <-chan 
 	ready := func() {
 		once.Do(func() {
 			unit.notify(readyState)
-			background.Go(func() { unit.feed(ctx) })
+			go unit.feed(ctx) // not waited for: a check that hangs must not keep the process
 		})
 	}
 	stop := context.AfterFunc(ctx, func() { unit.notify(stoppingState) })
