@@ -13,11 +13,12 @@ const maxCancels = 1000
 type stream struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	// abort makes a write that hangs in a slow peer's window return.
-	abort  func()
 	wakeUp chan struct{}
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// abort makes a write that hangs in a slow peer's window return; nil once
+	// the handler is through, after which the connection is not ours.
+	abort   func()
 	cancels []string
 }
 
@@ -36,7 +37,19 @@ func (s *stream) wake() {
 
 func (s *stream) close(cause error) {
 	s.cancel(cause)
-	s.abort()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.abort != nil {
+		s.abort()
+	}
+}
+
+// finish ends the stream from its handler's side.
+func (s *stream) finish() {
+	s.cancel(nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.abort = nil
 }
 
 func (s *stream) addCancel(taskID string) {

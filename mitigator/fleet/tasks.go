@@ -31,7 +31,7 @@ func (s *service) Tasks(ctx context.Context, req *connect.Request[wirev1.TasksRe
 		_ = p.response.SetWriteDeadline(time.Now())
 	}
 	st := newStream(ctx, abort)
-	defer st.cancel(nil)
+	defer st.finish()
 	f.streams.open(id, st)
 	defer f.disconnected(ctx, id, st)
 	// A revocation between authorize and open has not seen this stream.
