@@ -1,0 +1,125 @@
+package intake
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/cordon-security/cordon/mitigator/event"
+)
+
+// The kinds of source that SourceConfig.Kind takes.
+const (
+	KindSuricataFile   = "suricata-file"
+	KindSuricataSocket = "suricata-socket"
+)
+
+// Config is the intake's part of the mitigator's configuration.
+type Config struct {
+	// HomeNetworks says which addresses are ours.
+	HomeNetworks HomeNetworksConfig `yaml:"home_networks" doc:"which addresses are endpoints of ours"`
+	// Sources are read side by side.
+	Sources []SourceConfig `yaml:"sources" doc:"the detectors whose events are read"`
+	// Filters say which events may become threats; the others are logged only.
+	Filters FilterConfig `yaml:"filters" doc:"which events may become threats; all are logged"`
+	// Exceptions name events that are known and harmless here.
+	Exceptions []ExceptionConfig `yaml:"exceptions" doc:"events that are known and harmless here: logged, never a threat"`
+}
+
+// HomeNetworksConfig says which addresses are ours.
+type HomeNetworksConfig struct {
+	// Include holds prefixes; one address is a /32 or /128.
+	Include []netip.Prefix `yaml:"include" doc:"networks whose machines are ours, as prefixes"`
+	// Exclude holds parts of them that are nobody's endpoint.
+	Exclude []netip.Prefix `yaml:"exclude" doc:"parts of them that are no endpoints"`
+}
+
+// SourceConfig names one data source.
+type SourceConfig struct {
+	// Name is unique; it stands in events, logs and the status. Renaming a source
+	// makes it start anew.
+	Name string `yaml:"name" doc:"unique name; a renamed source starts anew"`
+	// Kind is suricata-file or suricata-socket.
+	Kind string `yaml:"kind" doc:"suricata-file or suricata-socket"`
+	// Path is absolute: the file that the detector writes, or the socket that
+	// Cordon makes.
+	Path string `yaml:"path" doc:"absolute path of the file that is read, or of the socket that Cordon makes"`
+	// Datagram makes the socket one for the detector's unix_dgram.
+	Datagram bool `yaml:"datagram" doc:"suricata-socket: the detector writes unix_dgram, not unix_stream"`
+}
+
+// FilterConfig says which events may become threats.
+type FilterConfig struct {
+	// MinSeverity is the lowest that passes.
+	MinSeverity event.Severity `yaml:"min_severity" doc:"lowest severity that may become a threat: info, low, medium, high, critical"`
+	// Signatures, when not empty, are the only ones that pass.
+	Signatures []uint32 `yaml:"signatures" doc:"signature ids; when given, only these may become threats"`
+	// ExcludeSignatures never pass.
+	ExcludeSignatures []uint32 `yaml:"exclude_signatures" doc:"signature ids that never become threats"`
+}
+
+// ExceptionConfig matches an event when everything that it names fits.
+type ExceptionConfig struct {
+	// Signature is an id; 0 for any.
+	Signature uint32 `yaml:"signature" doc:"signature id; left out: any"`
+	// Addresses match either side of the event; empty for any.
+	Addresses []netip.Prefix `yaml:"addresses" doc:"prefixes, one of which holds either side of the event; left out: any"`
+	// Expires is when it stops to count; zero for never.
+	Expires time.Time `yaml:"expires" doc:"when it ends, RFC 3339; left out: never"`
+	// Comment says why; it is logged with the events.
+	Comment string `yaml:"comment" doc:"why; shown with every event that it matches"`
+}
+
+// Validate reports everything that is wrong, each with what to do.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.HomeNetworks.Include) == 0 {
+		errs = append(errs, errors.New("home_networks.include is empty: without it no endpoint is ours; name the LAN's prefixes"))
+	}
+	for _, p := range slices.Concat(c.HomeNetworks.Include, c.HomeNetworks.Exclude) {
+		errs = append(errs, checkPrefix(p, "home_networks"))
+	}
+	names := map[string]bool{}
+	for i, s := range c.Sources {
+		if names[s.Name] {
+			errs = append(errs, fmt.Errorf("sources[%d]: the name %q is taken by another source", i, s.Name))
+		}
+		names[s.Name] = true
+		errs = append(errs, s.validate(i))
+	}
+	for i, x := range c.Exceptions {
+		if x.Signature == 0 && len(x.Addresses) == 0 {
+			errs = append(errs, fmt.Errorf("exceptions[%d]: names neither signature nor addresses and would except everything", i))
+		}
+		for _, p := range x.Addresses {
+			errs = append(errs, checkPrefix(p, fmt.Sprintf("exceptions[%d].addresses", i)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s SourceConfig) validate(i int) error {
+	switch {
+	case s.Name == "":
+		return fmt.Errorf("sources[%d]: name is missing", i)
+	case s.Kind != KindSuricataFile && s.Kind != KindSuricataSocket:
+		return fmt.Errorf("sources[%d] (%s): kind %q: use %s or %s", i, s.Name, s.Kind, KindSuricataFile, KindSuricataSocket)
+	case !filepath.IsAbs(s.Path):
+		return fmt.Errorf("sources[%d] (%s): path %q must be absolute", i, s.Name, s.Path)
+	case s.Datagram && s.Kind != KindSuricataSocket:
+		return fmt.Errorf("sources[%d] (%s): datagram is for %s only", i, s.Name, KindSuricataSocket)
+	}
+	return nil
+}
+
+// checkPrefix refuses a prefix with bits below its mask: it is a typing error
+// more often than not.
+func checkPrefix(p netip.Prefix, where string) error {
+	if p.IsValid() && p != p.Masked() {
+		return fmt.Errorf("%s: %s has bits below its mask; did you mean %s?", where, p, p.Masked())
+	}
+	return nil
+}
