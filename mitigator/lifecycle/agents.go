@@ -1,0 +1,217 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
+	"github.com/cordon-security/cordon/mitigator/fleet"
+	"github.com/cordon-security/cordon/mitigator/store"
+	"github.com/cordon-security/cordon/mitigator/threat"
+)
+
+var _ fleet.Lifecycle = (*Engine)(nil)
+
+// PendingTasks lists an agent's tasks without a durable result, oldest first.
+func (e *Engine) PendingTasks(ctx context.Context, agentID string) ([]*wirev1.Task, error) {
+	var out []*wirev1.Task
+	err := e.store.View(ctx, func(v store.View) error {
+		tasks, err := v.OpenTasks(agentID)
+		if err != nil {
+			return fmt.Errorf("open tasks of agent %s: %w", agentID, err)
+		}
+		for _, task := range tasks {
+			t, err := v.Threat(task.ThreatID)
+			if err != nil {
+				return fmt.Errorf("threat of task %s: %w", task.ID, err)
+			}
+			out = append(out, e.wire(task, t))
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (e *Engine) wire(task threat.Task, t threat.Threat) *wirev1.Task {
+	w := &wirev1.Task{
+		Id: task.ID, ThreatId: t.ID, CreatedAt: timestamppb.New(task.CreatedAt), Signature: t.Signature,
+		Kind: wirev1.TaskKind_TASK_KIND_ASSESS,
+	}
+	if task.Kind == threat.Clean {
+		w.Kind = wirev1.TaskKind_TASK_KIND_CLEAN
+	}
+	deadline := e.now().Add(task.Limit)
+	if task.State == threat.TaskDelivered {
+		deadline = task.Due()
+	}
+	w.Deadline = timestamppb.New(deadline)
+	for _, f := range t.Flows {
+		w.Flows = append(w.Flows, &wirev1.Flow{
+			Protocol: uint32(f.Proto), Outbound: f.Outbound, SeenAt: timestamppb.New(f.At),
+			LocalAddress: f.Local.Addr().AsSlice(), LocalPort: uint32(f.Local.Port()),
+			RemoteAddress: f.Remote.Addr().AsSlice(), RemotePort: uint32(f.Remote.Port()),
+		})
+	}
+	return w
+}
+
+// TaskDelivered starts the clock of the work on a task.
+func (e *Engine) TaskDelivered(ctx context.Context, agentID, taskID string) error {
+	return e.update(ctx, func(j *job) error {
+		task, err := j.tx.Task(taskID)
+		if err != nil {
+			return fmt.Errorf("task %s: %w", taskID, err)
+		}
+		if task.AgentID != agentID {
+			return fleet.ErrNotYourTask
+		}
+		if task.State != threat.TaskPending {
+			return nil
+		}
+		task.State, task.DeliveredAt = threat.TaskDelivered, j.now
+		return j.tx.SetTask(task)
+	})
+}
+
+// Report takes an agent's result in. It is durable on return; the same result
+// again changes nothing. A result that comes after its task expired or was
+// cancelled is kept with the task and noted, and decides nothing any more.
+func (e *Engine) Report(ctx context.Context, agentID string, r *wirev1.TaskResult) error {
+	return e.update(ctx, func(j *job) error {
+		task, err := j.tx.Task(r.GetTaskId())
+		if errors.Is(err, store.ErrNotFound) {
+			return fleet.ErrNotYourTask
+		}
+		if err != nil {
+			return fmt.Errorf("task %s: %w", r.GetTaskId(), err)
+		}
+		if task.AgentID != agentID {
+			return fleet.ErrNotYourTask
+		}
+		if task.Result != nil {
+			return nil
+		}
+		return e.report(j, task, r)
+	})
+}
+
+func (e *Engine) report(j *job, task threat.Task, r *wirev1.TaskResult) error {
+	raw, err := proto.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("result of task %s: %w", task.ID, err)
+	}
+	open := task.State.Open()
+	task.Result = raw
+	if open {
+		task.State, task.EndedAt = threat.TaskDone, j.now
+	}
+	if err := j.tx.SetTask(task); err != nil {
+		return err
+	}
+	t, err := j.tx.Threat(task.ThreatID)
+	if err != nil {
+		return fmt.Errorf("threat of task %s: %w", task.ID, err)
+	}
+	f, ep, err := j.facts(t)
+	if err != nil {
+		return err
+	}
+	rep := digest(task, r)
+	rep.Actor = "agent:" + ep.Name()
+	if !open || t.State.Ended() {
+		if err := e.note(j, &t, ep, rep.Actor, fmt.Sprintf("a late result of the %s: %s", task.Kind, rep.Reason)); err != nil {
+			return err
+		}
+		return j.tx.SetThreat(t)
+	}
+	return e.apply(j, t, f, ep, threat.OnReport(e.policy, f, rep))
+}
+
+// digest is what a result comes down to for the life cycle.
+func digest(task threat.Task, r *wirev1.TaskResult) threat.Report {
+	rep := threat.Report{
+		Kind:    task.Kind,
+		Cleaned: task.Kind == threat.Clean && r.GetStatus() == wirev1.TaskStatus_TASK_STATUS_DONE,
+		Failed: r.GetStatus() == wirev1.TaskStatus_TASK_STATUS_FAILED ||
+			r.GetStatus() == wirev1.TaskStatus_TASK_STATUS_UNRESOLVED || r.GetStatus() == wirev1.TaskStatus_TASK_STATUS_CANCELLED,
+		Reason: strings.Join(r.GetReasons(), "; "),
+	}
+	switch r.GetVerdict() {
+	case wirev1.Verdict_VERDICT_CONFIRMED:
+		rep.Verdict = threat.IsConfirmed
+	case wirev1.Verdict_VERDICT_NOT_CONFIRMED:
+		rep.Verdict = threat.IsNotConfirmed
+	}
+	if rep.Reason == "" {
+		rep.Reason = fmt.Sprintf("the %s ended without a reason given", task.Kind)
+	}
+	return rep
+}
+
+// maxHostname is DNS's bound on a name (RFC 1035, section 2.3.4).
+const maxHostname = 253
+
+// Observe takes in an agent's own view of its endpoint. The agent's word makes
+// a MAC its endpoint's only where no other agent holds it, so that one agent
+// cannot take another's place.
+func (e *Engine) Observe(ctx context.Context, agentID string, o *wirev1.ObserveRequest) error {
+	if len(o.GetHostname()) > maxHostname {
+		return fmt.Errorf("host name of %d bytes: at most %d", len(o.GetHostname()), maxHostname)
+	}
+	bindings, err := parseBindings(o.GetBindings(), "agent:"+agentID)
+	if err != nil {
+		return err
+	}
+	return e.update(ctx, func(j *job) error {
+		ep, err := e.agentEndpoint(j, agentID, o.GetHostname(), bindings)
+		if err != nil {
+			return fmt.Errorf("endpoint of agent %s: %w", agentID, err)
+		}
+		for _, b := range bindings {
+			if !slices.Contains(ep.MACs, b.MAC) {
+				continue
+			}
+			if err := e.agentBinding(j, b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// agentBinding opens a binding on an agent's word, unless the network has said
+// something else of the address: what a device saw on the wire weighs more.
+func (e *Engine) agentBinding(j *job, b seen) error {
+	held, err := j.tx.Bindings(b.Addr)
+	if err != nil {
+		return err
+	}
+	for _, h := range held {
+		if h.Until.IsZero() && h.MAC != b.MAC && strings.HasPrefix(h.Source, "device:") {
+			j.say("an agent claims an address that a device sees elsewhere; ignored", "address", b.Addr, "agent", b.Source,
+				"mac", b.MAC, "seen_at_mac", h.MAC)
+			return nil
+		}
+	}
+	return e.bind(j, b)
+}
+
+// AgentConnected notes whether an agent's channel is open.
+func (e *Engine) AgentConnected(_ context.Context, agentID string, connected bool) {
+	e.log.Info("agent", "agent", agentID, "connected", connected)
+}
+
+// timeOr is a wire time, or now when it is unset or lies ahead.
+func timeOr(ts *timestamppb.Timestamp, now time.Time) time.Time {
+	if ts == nil || !ts.IsValid() || ts.AsTime().After(now) {
+		return now
+	}
+	return ts.AsTime()
+}

@@ -1,0 +1,202 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cordon-security/cordon/mitigator/store"
+	"github.com/cordon-security/cordon/mitigator/threat"
+)
+
+// heldRetry is how often quarantines held at the cap are looked at again.
+const heldRetry = 10 * time.Second
+
+// perSweep bounds what one transaction of the clock does, so that a thousand
+// deadlines at once do not hold back an alert.
+const perSweep = 100
+
+// Run watches the clock: deadlines of tasks, ends of quarantines, the cap's
+// window. It returns when ctx ends.
+func (e *Engine) Run(ctx context.Context) error {
+	held := time.NewTicker(heldRetry)
+	defer held.Stop()
+	for {
+		if err := e.Sweep(ctx); err != nil && ctx.Err() == nil {
+			e.log.Error("deadlines not carried out; tried again", "err", err, "after", heldRetry)
+		}
+		wait, err := e.untilDue(ctx)
+		if err != nil && ctx.Err() == nil {
+			e.log.Error("next deadline unknown; tried again", "err", err, "after", heldRetry)
+		}
+		due := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			due.Stop()
+			return nil
+		case <-due.C:
+		case <-e.kick:
+		case <-held.C:
+			if err := e.retryHeld(ctx); err != nil && ctx.Err() == nil {
+				e.log.Error("held quarantines not looked at; tried again", "err", err, "after", heldRetry)
+			}
+		}
+		due.Stop()
+	}
+}
+
+func (e *Engine) untilDue(ctx context.Context) (time.Duration, error) {
+	wait := heldRetry
+	err := e.store.View(ctx, func(v store.View) error {
+		at, ok, err := v.NextDue()
+		if err == nil && ok {
+			wait = min(wait, max(at.Sub(e.now()), 0))
+		}
+		return err
+	})
+	return wait, err
+}
+
+// Sweep carries out every deadline that has passed.
+func (e *Engine) Sweep(ctx context.Context) error {
+	for {
+		var more bool
+		var tasks, quarantines int
+		err := e.store.View(ctx, func(v store.View) error {
+			ts, err := v.TasksDue(e.now(), 1)
+			if err != nil {
+				return err
+			}
+			qs, err := v.QuarantinesDue(e.now(), 1)
+			tasks, quarantines = len(ts), len(qs)
+			return err
+		})
+		if err != nil || tasks+quarantines == 0 {
+			return err
+		}
+		err = e.update(ctx, func(j *job) error {
+			n, err := e.expireTasks(j)
+			if err != nil {
+				return err
+			}
+			m, err := e.expireQuarantines(j)
+			more = n == perSweep || m == perSweep
+			return err
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+func (e *Engine) expireTasks(j *job) (int, error) {
+	tasks, err := j.tx.TasksDue(j.now, perSweep)
+	if err != nil {
+		return 0, fmt.Errorf("tasks due: %w", err)
+	}
+	for _, task := range tasks {
+		if err := e.expireTask(j, task); err != nil {
+			return 0, fmt.Errorf("expire task %s: %w", task.ID, err)
+		}
+	}
+	return len(tasks), nil
+}
+
+func (e *Engine) expireTask(j *job, task threat.Task) error {
+	cause := fmt.Sprintf("the agent did not answer the %s within %v", task.Kind, task.Limit)
+	if task.State == threat.TaskPending {
+		cause = fmt.Sprintf("the agent was away for %v, so the %s was not delivered", task.HoldUntil.Sub(task.CreatedAt), task.Kind)
+	}
+	task.State, task.EndedAt = threat.TaskExpired, j.now
+	if err := j.tx.SetTask(task); err != nil {
+		return err
+	}
+	j.wake(task.AgentID)
+	t, err := j.tx.Threat(task.ThreatID)
+	if err != nil || t.State.Ended() {
+		return err
+	}
+	f, ep, err := j.facts(t)
+	if err != nil {
+		return err
+	}
+	return e.apply(j, t, f, ep, threat.OnTaskExpired(e.policy, f, cause))
+}
+
+func (e *Engine) expireQuarantines(j *job) (int, error) {
+	due, err := j.tx.QuarantinesDue(j.now, perSweep)
+	if err != nil {
+		return 0, fmt.Errorf("quarantines due: %w", err)
+	}
+	for _, q := range due {
+		if err := e.finish(j, q, "policy", "the quarantine expired"); err != nil {
+			return 0, err
+		}
+		if err := e.end(j, q, "policy", "expired"); err != nil {
+			return 0, err
+		}
+	}
+	return len(due), nil
+}
+
+// retryHeld orders held quarantines, oldest first, as far as the cap allows now.
+func (e *Engine) retryHeld(ctx context.Context) error {
+	var any bool
+	err := e.store.View(ctx, func(v store.View) error {
+		qs, err := v.QuarantinesIn(threat.QuarantineHeld, 1)
+		any = len(qs) > 0
+		return err
+	})
+	if err != nil || !any {
+		return err
+	}
+	return e.update(ctx, func(j *job) error {
+		qs, err := j.tx.QuarantinesIn(threat.QuarantineHeld, perSweep)
+		if err != nil {
+			return err
+		}
+		for _, q := range qs {
+			if ok, err := e.unhold(j, q); err != nil || !ok {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (e *Engine) unhold(j *job, q threat.Quarantine) (bool, error) {
+	ep, err := j.tx.Endpoint(q.EndpointID)
+	if err != nil {
+		return false, err
+	}
+	refusal, err := e.check(j, ep)
+	if err != nil || (refusal != nil && e.guard.AtCap(refusal)) {
+		return false, err
+	}
+	if refusal != nil { // protected since: it will never be ordered
+		q.State, q.Detail, q.EndedAt, q.EndedBy = threat.QuarantineEnded, refusal.Error(), j.now, "policy"
+		return true, j.tx.SetQuarantine(q)
+	}
+	// The cap counts it from now on, not from when it was first wished for.
+	q.State, q.Detail, q.CreatedAt = threat.QuarantineOrdered, "", j.now
+	if err := j.tx.SetQuarantine(q); err != nil {
+		return false, err
+	}
+	if err := e.send(j, q.ID); err != nil {
+		return false, err
+	}
+	holders, err := e.holders(j, q)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range holders {
+		t.WaitingFor = ""
+		if err := e.note(j, &t, ep, "policy", "the cap allows it now; quarantine ordered: "+describe(ep, q)); err != nil {
+			return false, err
+		}
+		if err := j.tx.SetThreat(t); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}

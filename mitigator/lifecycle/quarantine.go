@@ -1,0 +1,284 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cordon-security/cordon/mitigator/endpoint"
+	"github.com/cordon-security/cordon/mitigator/threat"
+)
+
+// contain orders the threat's endpoint cut off by policy, or records what would
+// have been ordered. What keeps it from being ordered is written into the
+// timeline, and the threat waits.
+func (e *Engine) contain(j *job, t *threat.Threat, ep endpoint.Endpoint, reason string) error {
+	q := threat.Quarantine{
+		ID: threat.NewID("q-"), EndpointID: ep.ID, ThreatID: t.ID, MACs: ep.MACs, Access: e.policy.Access,
+		Reason: clip(reason), Actor: "policy", CreatedAt: j.now,
+	}
+	if e.policy.Expire > 0 {
+		q.ExpiresAt = j.now.Add(e.policy.Expire)
+	}
+	if err := e.place(j, ep, &q); err != nil {
+		return err
+	}
+	switch q.State {
+	case threat.QuarantineObserved:
+		t.WaitingFor = "a person: observe mode enforces nothing"
+		return e.note(j, t, ep, "policy", "observe mode: would have quarantined "+describe(ep, q))
+	case threat.QuarantineRefused:
+		t.WaitingFor = "a person to decide: " + q.Detail
+		return e.note(j, t, ep, "policy", "quarantine refused: "+q.Detail)
+	case threat.QuarantineHeld:
+		t.QuarantineID = q.ID
+		t.WaitingFor = "the cap: " + q.Detail
+		return e.note(j, t, ep, "policy", "quarantine held: "+q.Detail)
+	}
+	t.QuarantineID = q.ID
+	return e.note(j, t, ep, "policy", fmt.Sprintf("quarantine ordered: %s (%s)", describe(ep, q), reason))
+}
+
+// place passes a quarantine through the guard and stores it in the state that
+// it comes out in: ordered, observed, held, or (with nothing to hold it) refused.
+func (e *Engine) place(j *job, ep endpoint.Endpoint, q *threat.Quarantine) error {
+	refusal, err := e.check(j, ep)
+	if err != nil {
+		return err
+	}
+	switch {
+	case refusal != nil && e.guard.AtCap(refusal):
+		q.State, q.Detail = threat.QuarantineHeld, refusal.Error()
+	case refusal != nil:
+		q.State, q.Detail = threat.QuarantineRefused, refusal.Error()
+		return nil // nothing is ordered, so nothing is stored: the timeline says it
+	default:
+		q.State = threat.QuarantineOrdered
+	}
+	if e.policy.Mode == threat.Observe {
+		q.State = threat.QuarantineObserved
+		return j.tx.AddQuarantine(*q)
+	}
+	if err := j.tx.AddQuarantine(*q); err != nil {
+		return err
+	}
+	if q.State == threat.QuarantineOrdered {
+		return e.send(j, q.ID)
+	}
+	return nil
+}
+
+// check asks the guard. The first result is the refusal, nil when it may be.
+func (e *Engine) check(j *job, ep endpoint.Endpoint) (refusal, err error) {
+	recent, err := j.tx.QuarantineTimes(j.now.Add(-e.guard.Window()))
+	if err != nil {
+		return nil, fmt.Errorf("count recent quarantines: %w", err)
+	}
+	active, err := j.tx.CountActiveQuarantines()
+	if err != nil {
+		return nil, fmt.Errorf("count quarantines: %w", err)
+	}
+	var bindings []endpoint.Binding
+	for _, m := range ep.MACs {
+		bs, err := j.tx.BindingsOfMAC(m)
+		if err != nil {
+			return nil, fmt.Errorf("bindings of %s: %w", m, err)
+		}
+		bindings = append(bindings, bs...)
+	}
+	return e.guard.Check(j.now, ep, bindings, recent, active), nil
+}
+
+// send writes the order that makes the devices look at the quarantine again.
+func (e *Engine) send(j *job, quarantineID string) error {
+	if _, err := j.tx.AddOrder(quarantineID); err != nil {
+		return err
+	}
+	j.devices = true
+	return nil
+}
+
+// letGo ends the quarantine that a threat held up when nobody else needs it: it
+// was policy's own, and no other open threat of the endpoint holds it.
+func (e *Engine) letGo(j *job, t threat.Threat, last threat.Step) error {
+	if t.QuarantineID == "" {
+		return nil
+	}
+	q, err := j.tx.Quarantine(t.QuarantineID)
+	if err != nil {
+		return fmt.Errorf("quarantine of threat %d: %w", t.ID, err)
+	}
+	if !q.State.Active() || q.Actor != "policy" {
+		return nil
+	}
+	holders, err := e.holders(j, q)
+	if err != nil {
+		return err
+	}
+	for _, h := range holders {
+		if h.ID != t.ID {
+			return nil
+		}
+	}
+	return e.end(j, q, "policy", last.Cause)
+}
+
+// holders lists the open threats that a quarantine stands for.
+func (e *Engine) holders(j *job, q threat.Quarantine) ([]threat.Threat, error) {
+	open, err := j.tx.ThreatsOfEndpoint(q.EndpointID)
+	if err != nil {
+		return nil, fmt.Errorf("threats held by quarantine %s: %w", q.ID, err)
+	}
+	var out []threat.Threat
+	for _, t := range open {
+		if t.QuarantineID == q.ID {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}
+
+// end releases a quarantine; the devices are ordered to lift it.
+func (e *Engine) end(j *job, q threat.Quarantine, by, confirmation string) error {
+	ordered := q.State.Ordered()
+	q.State, q.EndedAt, q.EndedBy, q.Confirmation, q.Detail = threat.QuarantineEnded, j.now, by, clip(confirmation), ""
+	if ordered {
+		q.State = threat.QuarantineReleasing
+	}
+	if err := j.tx.SetQuarantine(q); err != nil {
+		return err
+	}
+	j.say("quarantine released", "quarantine", q.ID, "by", by)
+	if !ordered {
+		return nil
+	}
+	return e.send(j, q.ID)
+}
+
+// ErrRefused means that a guard refused the quarantine: the text says which rule.
+var ErrRefused = errors.New("quarantine refused")
+
+// ErrAlready means that the endpoint has an active quarantine.
+var ErrAlready = errors.New("the endpoint is quarantined already")
+
+// ErrNotQuarantined means that there is nothing to release.
+var ErrNotQuarantined = errors.New("the endpoint is not quarantined")
+
+// ErrNoMAC means that the endpoint is known by no MAC, which a quarantine binds to.
+var ErrNoMAC = errors.New("the endpoint's MAC is not known yet")
+
+// QuarantineByPerson cuts an endpoint off on an administrator's word. In observe
+// mode it records what would have been done; the caller sees that by its state.
+// duration 0 means until released.
+func (e *Engine) QuarantineByPerson(ctx context.Context, endpointID int64, access threat.Access, reason, admin string, duration time.Duration) (threat.Quarantine, error) {
+	var q threat.Quarantine
+	err := e.update(ctx, func(j *job) error {
+		ep, err := j.tx.Endpoint(endpointID)
+		if err != nil {
+			return fmt.Errorf("endpoint %d: %w", endpointID, err)
+		}
+		if len(ep.MACs) == 0 {
+			return fmt.Errorf("%s: %w", ep.Name(), ErrNoMAC)
+		}
+		if has, ok, err := j.tx.ActiveQuarantine(ep.ID); err != nil || ok {
+			return errors.Join(err, fmt.Errorf("%s (%s): %w", ep.Name(), has.ID, ErrAlready))
+		}
+		q = threat.Quarantine{
+			ID: threat.NewID("q-"), EndpointID: ep.ID, MACs: ep.MACs, Access: access, Reason: clip(reason),
+			Actor: "admin:" + admin, CreatedAt: j.now,
+		}
+		if duration > 0 {
+			q.ExpiresAt = j.now.Add(duration)
+		}
+		if err := e.place(j, ep, &q); err != nil {
+			return err
+		}
+		if q.State == threat.QuarantineRefused {
+			return fmt.Errorf("%w: %s", ErrRefused, q.Detail)
+		}
+		j.say("quarantine by a person", "quarantine", q.ID, "endpoint", ep.Name(), "admin", admin, "state", string(q.State))
+		return e.join(j, ep, q)
+	})
+	return q, err
+}
+
+// join makes the endpoint's open threats hold a person's quarantine up, so that
+// their timelines follow it.
+func (e *Engine) join(j *job, ep endpoint.Endpoint, q threat.Quarantine) error {
+	if !q.State.Active() {
+		return nil
+	}
+	open, err := j.tx.ThreatsOfEndpoint(ep.ID)
+	if err != nil {
+		return err
+	}
+	for _, t := range open {
+		t.QuarantineID, t.WaitingFor = q.ID, ""
+		if err := e.note(j, &t, ep, q.Actor, "quarantine ordered: "+describe(ep, q)); err != nil {
+			return err
+		}
+		if err := j.tx.SetThreat(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReleaseByPerson ends the endpoint's quarantine and the threats that it stands
+// for. The administrator's confirmation that the threat is gone goes into the
+// timeline.
+func (e *Engine) ReleaseByPerson(ctx context.Context, endpointID int64, admin, confirmation string) (threat.Quarantine, error) {
+	var q threat.Quarantine
+	err := e.update(ctx, func(j *job) error {
+		var ok bool
+		var err error
+		if q, ok, err = j.tx.ActiveQuarantine(endpointID); err != nil {
+			return err
+		}
+		if !ok {
+			return ErrNotQuarantined
+		}
+		actor := "admin:" + admin
+		if err := e.finish(j, q, actor, "released; confirmed that the threat is gone: "+confirmation); err != nil {
+			return err
+		}
+		if err := e.end(j, q, actor, confirmation); err != nil {
+			return err
+		}
+		q, err = j.tx.Quarantine(q.ID)
+		return err
+	})
+	return q, err
+}
+
+// finish ends the threats that a quarantine stands for.
+func (e *Engine) finish(j *job, q threat.Quarantine, actor, cause string) error {
+	holders, err := e.holders(j, q)
+	if err != nil {
+		return err
+	}
+	for _, t := range holders {
+		f, ep, err := j.facts(t)
+		if err != nil {
+			return err
+		}
+		if err := e.apply(j, t, f, ep, threat.OnReleased(f, actor, cause)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func describe(ep endpoint.Endpoint, q threat.Quarantine) string {
+	macs := make([]string, len(q.MACs))
+	for i, m := range q.MACs {
+		macs[i] = m.String()
+	}
+	until := "until released"
+	if !q.ExpiresAt.IsZero() {
+		until = "until " + q.ExpiresAt.Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s [%s], access %s, %s", ep.Name(), strings.Join(macs, " "), q.Access, until)
+}

@@ -1,0 +1,179 @@
+package sqlite
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/cordon-security/cordon/mitigator/endpoint"
+)
+
+// The MACs come as one blob: group_concat over hex keeps them in one row.
+const endpointColumns = `e.id, e.hostname, e.address, e.agent_id, e.first_seen, e.last_seen,
+	(SELECT coalesce(group_concat(hex(mac), ''), '') FROM endpoint_mac m WHERE m.endpoint_id = e.id)`
+
+func scanEndpoint(r row) (endpoint.Endpoint, error) {
+	var e endpoint.Endpoint
+	var macs string
+	err := r.Scan(&e.ID, &e.Hostname, addrColumn{&e.Address}, &e.AgentID, asTime(&e.FirstSeen), asTime(&e.LastSeen), &macs)
+	if err != nil {
+		return e, err
+	}
+	var b []byte
+	if _, err := fmt.Sscanf(macs, "%X", &b); macs != "" && err != nil {
+		return e, fmt.Errorf("MACs of endpoint %d: %w", e.ID, err)
+	}
+	e.MACs = unpackMACs(b)
+	sortMACs(e.MACs)
+	return e, nil
+}
+
+// Endpoint implements store.View.
+func (s *session) Endpoint(id int64) (endpoint.Endpoint, error) {
+	return one(s, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoint e WHERE e.id = ?`, id)
+}
+
+// EndpointByMAC implements store.View.
+func (s *session) EndpointByMAC(m endpoint.MAC) (endpoint.Endpoint, bool, error) {
+	return find(s, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoint e
+		WHERE e.id = (SELECT endpoint_id FROM endpoint_mac WHERE mac = ?)`, m[:])
+}
+
+// EndpointByAgent implements store.View.
+func (s *session) EndpointByAgent(agentID string) (endpoint.Endpoint, bool, error) {
+	return find(s, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoint e
+		WHERE e.agent_id = ? AND e.agent_id <> ''`, agentID)
+}
+
+// EndpointByAddress implements store.View.
+func (s *session) EndpointByAddress(a netip.Addr) (endpoint.Endpoint, bool, error) {
+	return find(s, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoint e
+		WHERE e.address = ? AND e.address <> ''`, addrText(a))
+}
+
+// EndpointsByHostname implements store.View.
+func (s *session) EndpointsByHostname(name string) ([]endpoint.Endpoint, error) {
+	return list(s, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoint e
+		WHERE e.hostname = ? AND e.hostname <> '' ORDER BY e.id`, name)
+}
+
+// Endpoints implements store.View.
+func (s *session) Endpoints(afterID int64, limit int) ([]endpoint.Endpoint, error) {
+	return list(s, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoint e WHERE e.id > ? ORDER BY e.id LIMIT ?`,
+		afterID, limitOr(limit))
+}
+
+// AddEndpoint implements store.Tx.
+func (s *session) AddEndpoint(e *endpoint.Endpoint) error {
+	res, err := s.exec(`INSERT INTO endpoint (hostname, address, agent_id, first_seen, last_seen) VALUES (?, ?, ?, ?, ?)`,
+		e.Hostname, addrText(e.Address), e.AgentID, micros(e.FirstSeen), micros(e.LastSeen))
+	if err != nil {
+		return fmt.Errorf("add endpoint %s: %w", e.Name(), err)
+	}
+	if e.ID, err = res.LastInsertId(); err != nil {
+		return err
+	}
+	return s.setMACs(*e)
+}
+
+// SetEndpoint implements store.Tx.
+func (s *session) SetEndpoint(e endpoint.Endpoint) error {
+	err := s.change(fmt.Sprintf("set endpoint %d", e.ID), `UPDATE endpoint SET hostname = ?, address = ?, agent_id = ?,
+		first_seen = ?, last_seen = ? WHERE id = ?`, e.Hostname, addrText(e.Address), e.AgentID,
+		micros(e.FirstSeen), micros(e.LastSeen), e.ID)
+	if err != nil {
+		return err
+	}
+	if _, err := s.exec(`DELETE FROM endpoint_mac WHERE endpoint_id = ?`, e.ID); err != nil {
+		return fmt.Errorf("set MACs of endpoint %d: %w", e.ID, err)
+	}
+	return s.setMACs(e)
+}
+
+func (s *session) setMACs(e endpoint.Endpoint) error {
+	for _, m := range e.MACs {
+		_, err := s.exec(`INSERT INTO endpoint_mac (mac, endpoint_id) VALUES (?, ?)
+			ON CONFLICT (mac) DO UPDATE SET endpoint_id = excluded.endpoint_id`, m[:], e.ID)
+		if err != nil {
+			return fmt.Errorf("set MAC %s of endpoint %d: %w", m, e.ID, err)
+		}
+	}
+	return nil
+}
+
+// MergeEndpoint implements store.Tx. The quarantine that is active on from
+// stays so only when into has none: at most one may stand.
+func (s *session) MergeEndpoint(from, into int64) error {
+	for _, query := range []string{
+		`UPDATE threat SET endpoint_id = ? WHERE endpoint_id = ?`,
+		`UPDATE OR IGNORE quarantine SET endpoint_id = ? WHERE endpoint_id = ?`,
+		`UPDATE endpoint_mac SET endpoint_id = ? WHERE endpoint_id = ?`,
+	} {
+		if _, err := s.exec(query, into, from); err != nil {
+			return fmt.Errorf("merge endpoint %d into %d: %w", from, into, err)
+		}
+	}
+	left, err := one(s, scanInt, `SELECT count(*) FROM quarantine WHERE endpoint_id = ?`, from)
+	if err != nil || left > 0 {
+		return err // both have an active quarantine: the old endpoint stays for its own
+	}
+	_, err = s.exec(`DELETE FROM endpoint WHERE id = ?`, from)
+	return err
+}
+
+func scanBinding(r row) (b endpoint.Binding, err error) {
+	return b, r.Scan(addrColumn{&b.Addr}, macColumn{&b.MAC}, asTime(&b.From), asTime(&b.Until), asTime(&b.LastSeen), &b.Source)
+}
+
+const bindingColumns = `address, mac, began, ended, last_seen, source`
+
+// Bindings implements store.View.
+func (s *session) Bindings(a netip.Addr) ([]endpoint.Binding, error) {
+	return list(s, scanBinding, `SELECT `+bindingColumns+` FROM binding WHERE address = ?
+		ORDER BY began DESC, id DESC LIMIT 64`, addrText(a))
+}
+
+// BindingsOfMAC implements store.View.
+func (s *session) BindingsOfMAC(m endpoint.MAC) ([]endpoint.Binding, error) {
+	return list(s, scanBinding, `SELECT `+bindingColumns+` FROM binding WHERE mac = ? AND ended = 0
+		ORDER BY began DESC, id DESC LIMIT 256`, m[:])
+}
+
+// OpenBinding implements store.Tx.
+func (s *session) OpenBinding(b endpoint.Binding) error {
+	res, err := s.exec(`UPDATE binding SET last_seen = max(last_seen, ?) WHERE address = ? AND mac = ? AND ended = 0`,
+		micros(b.LastSeen), addrText(b.Addr), b.MAC[:])
+	if err != nil {
+		return fmt.Errorf("confirm binding of %s: %w", b.Addr, err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n > 0 {
+		return err
+	}
+	// Whoever held the address before holds it no longer.
+	_, err = s.exec(`UPDATE binding SET ended = ? WHERE address = ? AND ended = 0`, micros(b.From), addrText(b.Addr))
+	if err != nil {
+		return fmt.Errorf("end earlier binding of %s: %w", b.Addr, err)
+	}
+	_, err = s.exec(`INSERT INTO binding (address, mac, began, ended, last_seen, source) VALUES (?, ?, ?, 0, ?, ?)`,
+		addrText(b.Addr), b.MAC[:], micros(b.From), micros(b.LastSeen), b.Source)
+	if err != nil {
+		return fmt.Errorf("bind %s to %s: %w", b.Addr, b.MAC, err)
+	}
+	return nil
+}
+
+// CloseBinding implements store.Tx.
+func (s *session) CloseBinding(a netip.Addr, m endpoint.MAC, at time.Time) error {
+	_, err := s.exec(`UPDATE binding SET ended = ?, last_seen = max(last_seen, ?) WHERE address = ? AND mac = ? AND ended = 0`,
+		micros(at), micros(at), addrText(a), m[:])
+	if err != nil {
+		return fmt.Errorf("end binding of %s: %w", a, err)
+	}
+	return nil
+}
+
+func sortMACs(macs []endpoint.MAC) {
+	slices.SortFunc(macs, func(a, b endpoint.MAC) int { return bytes.Compare(a[:], b[:]) })
+}
