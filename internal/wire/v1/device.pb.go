@@ -738,9 +738,11 @@ type ApplyResponse struct {
 	// The order did not fit (gap, older epoch or revision, part out of turn):
 	// nothing was changed and the orderer must send a snapshot, or stop being stale.
 	NeedSnapshot bool `protobuf:"varint,2,opt,name=need_snapshot,json=needSnapshot,proto3" json:"need_snapshot,omitempty"`
-	// Why, in words, when need_snapshot.
+	// Why, in words, when need_snapshot or when the order was older than what the
+	// device holds; else an alarm about the device itself, such as a full disk.
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
-	// Statuses of what this order touched.
+	// Statuses of what this order touched; of a very large order the first ones,
+	// and the rest on Watch.
 	Statuses      []*QuarantineStatus `protobuf:"bytes,4,rep,name=statuses,proto3" json:"statuses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -909,14 +911,17 @@ func (x *BreakGlass) GetReason() string {
 }
 
 type StatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Held          *Revision              `protobuf:"bytes,1,opt,name=held,proto3" json:"held,omitempty"`
-	Desired       uint32                 `protobuf:"varint,2,opt,name=desired,proto3" json:"desired,omitempty"`
-	InForce       uint32                 `protobuf:"varint,3,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
-	BreakGlass    *BreakGlass            `protobuf:"bytes,4,opt,name=break_glass,json=breakGlass,proto3" json:"break_glass,omitempty"`
-	Statuses      []*QuarantineStatus    `protobuf:"bytes,5,rep,name=statuses,proto3" json:"statuses,omitempty"`
-	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	Name          string                 `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Held       *Revision              `protobuf:"bytes,1,opt,name=held,proto3" json:"held,omitempty"`
+	Desired    uint32                 `protobuf:"varint,2,opt,name=desired,proto3" json:"desired,omitempty"`
+	InForce    uint32                 `protobuf:"varint,3,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	BreakGlass *BreakGlass            `protobuf:"bytes,4,opt,name=break_glass,json=breakGlass,proto3" json:"break_glass,omitempty"`
+	Statuses   []*QuarantineStatus    `protobuf:"bytes,5,rep,name=statuses,proto3" json:"statuses,omitempty"`
+	Version    string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Name       string                 `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	// What is wrong with the device itself and what to do, in words: a disk that
+	// is full, a store that was damaged.
+	Alarms        []string `protobuf:"bytes,8,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -998,6 +1003,13 @@ func (x *StatusResponse) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *StatusResponse) GetAlarms() []string {
+	if x != nil {
+		return x.Alarms
+	}
+	return nil
 }
 
 type WatchRequest struct {
@@ -1280,8 +1292,11 @@ func (x *ReleaseAllRequest) GetReason() string {
 }
 
 type ReleaseAllResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Released      uint32                 `protobuf:"varint,1,opt,name=released,proto3" json:"released,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Released uint32                 `protobuf:"varint,1,opt,name=released,proto3" json:"released,omitempty"`
+	// What a person must know, such as that it will not survive a restart; empty
+	// when all is as it should be.
+	Detail        string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1321,6 +1336,13 @@ func (x *ReleaseAllResponse) GetReleased() uint32 {
 		return x.Released
 	}
 	return 0
+}
+
+func (x *ReleaseAllResponse) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
 }
 
 type ResumeRequest struct {
@@ -1459,7 +1481,7 @@ const file_internal_wire_v1_device_proto_rawDesc = "" +
 	"\x02on\x18\x01 \x01(\bR\x02on\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
 	"\x05actor\x18\x03 \x01(\tR\x05actor\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x8d\x02\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xa5\x02\n" +
 	"\x0eStatusResponse\x12'\n" +
 	"\x04held\x18\x01 \x01(\v2\x13.cordon.v1.RevisionR\x04held\x12\x18\n" +
 	"\adesired\x18\x02 \x01(\rR\adesired\x12\x19\n" +
@@ -1468,7 +1490,8 @@ const file_internal_wire_v1_device_proto_rawDesc = "" +
 	"breakGlass\x127\n" +
 	"\bstatuses\x18\x05 \x03(\v2\x1b.cordon.v1.QuarantineStatusR\bstatuses\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12\x12\n" +
-	"\x04name\x18\a \x01(\tR\x04name\"\x0e\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x12\x16\n" +
+	"\x06alarms\x18\b \x03(\tR\x06alarms\"\x0e\n" +
 	"\fWatchRequest\"g\n" +
 	"\x05Drift\x12\x16\n" +
 	"\x06detail\x18\x01 \x01(\tR\x06detail\x12*\n" +
@@ -1484,9 +1507,10 @@ const file_internal_wire_v1_device_proto_rawDesc = "" +
 	"\x05event\"A\n" +
 	"\x11ReleaseAllRequest\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"0\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"H\n" +
 	"\x12ReleaseAllResponse\x12\x1a\n" +
-	"\breleased\x18\x01 \x01(\rR\breleased\"%\n" +
+	"\breleased\x18\x01 \x01(\rR\breleased\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"%\n" +
 	"\rResumeRequest\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\"\x10\n" +
 	"\x0eResumeResponse*E\n" +

@@ -50,7 +50,8 @@ const (
 type DeviceServiceClient interface {
 	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
-	// Watch sends the present state first, then each change: the status of a
+	// Watch sends the present state first (in several messages when there are
+	// many statuses), then each change: the status of a
 	// quarantine, drift that was repaired, expiry, break glass, and address
 	// bindings that the device sees.
 	Watch(context.Context, *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error)
@@ -142,7 +143,8 @@ func (c *deviceServiceClient) Resume(ctx context.Context, req *connect.Request[v
 type DeviceServiceHandler interface {
 	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
-	// Watch sends the present state first, then each change: the status of a
+	// Watch sends the present state first (in several messages when there are
+	// many statuses), then each change: the status of a
 	// quarantine, drift that was repaired, expiry, break glass, and address
 	// bindings that the device sees.
 	Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error
