@@ -85,8 +85,8 @@ $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go: go.mod go.sum
 	@go build -o '$(TOOLS)/' google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go
 
 # $(call protoc,DIR) writes the generated files below DIR.
-protoc = PATH='$(TOOLS)':$$PATH protoc --go_out='$(1)' --go_opt=module=$(MODULE) \
-	--connect-go_out='$(1)' --connect-go_opt=module=$(MODULE) $(PROTO)
+protoc = PATH='$(TOOLS)':$$PATH protoc --go_out="$(1)" --go_opt=module=$(MODULE) \
+	--connect-go_out="$(1)" --connect-go_opt=module=$(MODULE) $(PROTO)
 
 .PHONY: generate
 generate: check-go $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go ## write the wire protocol's Go files again

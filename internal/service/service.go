@@ -53,11 +53,10 @@ func Main(name string, run func(ctx context.Context, ready func()) error) int {
 // serve is Main with what a test replaces: where signals come from, who is
 // notified, and how the process is ended hard.
 func serve(name string, run func(context.Context, func()) error, signals <-chan os.Signal, unit *Unit, exit func(int)) int {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), unitKey{}, unit))
 	defer cancel()
 	var background sync.WaitGroup
 	background.Go(func() { onSignals(ctx, cancel, name, signals, exit) })
-	ctx = context.WithValue(ctx, unitKey{}, unit)
 
 	var once sync.Once
 	ready := func() {
