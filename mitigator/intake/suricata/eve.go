@@ -89,7 +89,12 @@ func Parse(line []byte) (event.Event, error) {
 		return event.Event{}, err
 	}
 	var r record
-	if err := json.Unmarshal(line, &r); err != nil {
+	err := json.Unmarshal(line, &r)
+	var odd *json.UnmarshalTypeError
+	if errors.As(err, &odd) && r.EventType != "" && r.EventType != "alert" {
+		return event.Event{}, ErrNotAlert
+	}
+	if err != nil {
 		return event.Event{}, fmt.Errorf("not an EVE record: %w", err)
 	}
 	if r.EventType == "" {

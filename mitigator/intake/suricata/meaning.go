@@ -156,7 +156,7 @@ func targetSide(e *event.Event, a *alert) event.Side {
 func target(words []string) event.Target {
 	for _, w := range words {
 		switch strings.ToLower(w) {
-		case "client_endpoint", "client_and_server", "mobile_client":
+		case "client_endpoint", "mobile_client":
 			return event.TargetClient
 		case "server", "web_server", "http_server", "sql_server", "smtp_server", "dns_server", "ftp_server", "smb_server",
 			"ssh_server", "ntp_server", "dc", "domain_controller", "rdp_server", "networking_equipment", "iot", "ics", "server_endpoint":
