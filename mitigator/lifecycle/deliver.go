@@ -86,7 +86,7 @@ func (e *Engine) feed(j *job, ev event.Event, l event.Local) (threatID int64, er
 	// An event from before the end belongs to what has ended; one from after it
 	// says that the threat is back.
 	if ok && (!t.State.Ended() || !ev.Time.After(t.EndedAt)) {
-		return t.ID, e.again(j, t, ep, ev, l, mac)
+		return t.ID, e.again(j, t, ev, l, mac)
 	}
 	return e.open(j, ep, ev, l, mac)
 }
@@ -111,7 +111,7 @@ func (e *Engine) open(j *job, ep endpoint.Endpoint, ev event.Event, l event.Loca
 // again feeds a threat. Better evidence of who acted than its first event gave
 // is taken over, so that a burst which begins with a lone SYN is judged by the
 // connection that followed.
-func (e *Engine) again(j *job, t threat.Threat, ep endpoint.Endpoint, ev event.Event, l event.Local, mac *endpoint.MAC) error {
+func (e *Engine) again(j *job, t threat.Threat, ev event.Event, l event.Local, mac *endpoint.MAC) error {
 	t.EventCount++
 	if ev.Time.After(t.LastSeen) {
 		t.LastSeen = ev.Time

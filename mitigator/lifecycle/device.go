@@ -58,7 +58,8 @@ func follow(q threat.Quarantine, s *wirev1.QuarantineStatus) (threat.Quarantine,
 			detail = clip(m.GetDetail())
 		}
 	}
-	state, applies := q.State, q.State.Ordered()
+	var state threat.QuarantineState
+	applies := q.State.Ordered()
 	switch s.GetState() {
 	case wirev1.EnforcementState_ENFORCEMENT_STATE_IN_FORCE:
 		state = threat.QuarantineInForce

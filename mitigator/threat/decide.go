@@ -49,14 +49,6 @@ func (d *Decision) step(to State, actor, cause string) {
 	d.Steps = append(d.Steps, Step{To: to, Actor: actor, Cause: cause})
 }
 
-// last is the state that the decision leads to so far.
-func (d *Decision) last(from State) State {
-	if n := len(d.Steps); n > 0 {
-		return d.Steps[n-1].To
-	}
-	return from
-}
-
 // OnDetected decides on a threat that was just opened.
 func OnDetected(p Policy, f Facts, source string) Decision {
 	var d Decision
