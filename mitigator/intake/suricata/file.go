@@ -146,9 +146,12 @@ func (t *tail) pump(ctx context.Context) error {
 				return nil
 			}
 		}
-		err := t.drain(ctx)
+		err := t.mark(ctx)
+		if err == nil {
+			err = t.drain(ctx)
+		}
 		if errors.Is(err, errTruncated) {
-			if err := t.cut(ctx); err != nil {
+			if err := t.cut(); err != nil {
 				return err
 			}
 			continue
@@ -176,7 +179,7 @@ func (t *tail) find() error {
 
 func (t *tail) locate() (*openFile, error) {
 	current, err := openRegular(t.o.Path)
-	if t.stored == nil {
+	if t.stored == nil || t.stored.Inode == 0 {
 		return current, err
 	}
 	c := *t.stored
@@ -215,6 +218,20 @@ func (t *tail) drop() {
 		t.open.close()
 		t.open = nil
 	}
+}
+
+// mark stores that a file is begun, so that its predecessor is not missed when
+// it is compressed or deleted.
+func (t *tail) mark(ctx context.Context) error {
+	if t.open.offset > 0 || t.stored == nil || (t.stored.Inode == t.open.inode && t.stored.Offset == 0) {
+		return nil
+	}
+	c := t.open.cursor()
+	if err := t.feed.Deliver(ctx, intake.Arrival{Cursor: c.encode()}); err != nil {
+		return err
+	}
+	t.stored = &c
+	return nil
 }
 
 // drain reads to the end of the open file. A last line without an end waits.
@@ -295,7 +312,7 @@ func (t *tail) advance(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		next.close()
 		if errors.Is(err, errTruncated) {
-			return true, t.cut(ctx)
+			return true, t.cut()
 		}
 		return false, err
 	}
@@ -320,15 +337,15 @@ func (t *tail) finish(ctx context.Context) error {
 
 // cut deals with a file that was truncated: the rest is in the copy that
 // copytruncate made, else it is lost; then the file is read from its beginning.
-func (t *tail) cut(ctx context.Context) error {
+func (t *tail) cut() error {
 	c := t.open.cursor()
 	t.drop()
 	rest := findRest(t.o.Path, c)
 	if rest == nil {
 		t.o.Logger.Warn("source was truncated without a copy: records that were not read by then are lost",
 			"source", t.o.Name, "path", t.o.Path, "offset", c.Offset)
-		// The old place would be looked for again otherwise.
-		t.stored = nil
+		// The file is found by its path now, and marked as begun.
+		t.stored = &cursor{}
 		return nil
 	}
 	if err := rest.resume(c.Offset); err != nil {
@@ -336,5 +353,5 @@ func (t *tail) cut(ctx context.Context) error {
 		return err
 	}
 	t.use(rest)
-	return quiet(ctx, nil)
+	return nil
 }

@@ -1,11 +1,13 @@
 package suricata
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -13,34 +15,52 @@ import (
 // rotated fits what a log rotation appends: ".1", "-20261124", ".2026-11-24.1".
 var rotated = regexp.MustCompile(`^[.-][0-9][0-9.:_T-]*$`)
 
+// candidate is a file that a rotation may have left.
+type candidate struct {
+	path       string
+	dev, inode uint64
+	size       int64
+	written    time.Time
+}
+
 // candidates lists the regular files beside path that are called like it, with
-// something appended: what a rotation may have left, the least recently written
-// first.
-func candidates(path string) []string {
+// something appended, in the order in which they were written.
+func candidates(path string) []candidate {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return nil
 	}
-	type found struct {
-		path string
-		at   time.Time
-	}
-	var all []found
+	var all []candidate
 	for _, entry := range entries {
 		if !strings.HasPrefix(entry.Name(), filepath.Base(path)) || !entry.Type().IsRegular() {
 			continue
 		}
 		info, err := entry.Info()
-		if err == nil {
-			all = append(all, found{filepath.Join(filepath.Dir(path), entry.Name()), info.ModTime()})
+		if err != nil {
+			continue
 		}
+		c := candidate{path: filepath.Join(filepath.Dir(path), entry.Name()), size: info.Size(), written: info.ModTime()}
+		c.dev, c.inode = identity(info)
+		all = append(all, c)
 	}
-	slices.SortStableFunc(all, func(a, b found) int { return a.at.Compare(b.at) })
-	paths := make([]string, len(all))
-	for i, f := range all {
-		paths[i] = f.path
+	slices.SortStableFunc(all, func(a, b candidate) int {
+		return cmp.Or(a.written.Compare(b.written), byName(path, a.path, b.path))
+	})
+	return all
+}
+
+// byName orders files that were written in the same tick of the clock: a higher
+// number is older, a higher date is younger, the file itself is the youngest.
+func byName(path, a, b string) int {
+	if a == path || b == path {
+		return cmp.Compare(len(b), len(a))
 	}
-	return paths
+	na, errA := strconv.Atoi(strings.TrimPrefix(a, path+"."))
+	nb, errB := strconv.Atoi(strings.TrimPrefix(b, path+"."))
+	if errA == nil && errB == nil && na < 10000 && nb < 10000 {
+		return cmp.Compare(nb, na)
+	}
+	return cmp.Compare(a, b)
 }
 
 // findRest looks for the file that a cursor points into, under whatever name:
@@ -48,8 +68,8 @@ func candidates(path string) []string {
 // copytruncate. It returns nil when there is none (it may be compressed).
 func findRest(path string, c cursor) *openFile {
 	for _, sameInode := range [...]bool{true, false} {
-		for _, name := range candidates(path) {
-			f, err := openRegular(name)
+		for _, found := range candidates(path) {
+			f, err := openRegular(found.path)
 			if err != nil {
 				continue
 			}
@@ -68,6 +88,11 @@ func findRest(path string, c cursor) *openFile {
 // file at path, or its successor is empty: after a rename Suricata goes on
 // writing to the old file until it opens the new one.
 func after(path string, f *openFile) (*openFile, error) {
+	if info, err := os.Stat(path); err == nil {
+		if dev, inode := identity(info); dev == f.dev && inode == f.inode {
+			return nil, nil
+		}
+	}
 	_, last, err := f.stat()
 	if err != nil {
 		return nil, err
@@ -92,20 +117,21 @@ func after(path string, f *openFile) (*openFile, error) {
 	return current, nil
 }
 
-// between finds the oldest rotated file that was written after f and is not the
+// between finds the rotated file that was written next after f and is not the
 // current one: several rotations went by while nobody read.
 func between(path string, f, current *openFile, last time.Time) *openFile {
-	for _, name := range candidates(path) {
-		if !rotated.MatchString(strings.TrimPrefix(name, path)) {
+	all := candidates(path)
+	at := slices.IndexFunc(all, func(c candidate) bool { return c.inode == f.inode && c.dev == f.dev })
+	for i, c := range all {
+		earlier := i <= at || (at < 0 && !c.written.After(last))
+		if earlier || c.size == 0 || c.inode == current.inode || !rotated.MatchString(strings.TrimPrefix(c.path, path)) {
 			continue
 		}
-		next, err := openRegular(name)
+		next, err := openRegular(c.path)
 		if err != nil {
 			continue
 		}
-		size, written, err := next.stat()
-		itself := next.inode == f.inode || next.inode == current.inode
-		if err == nil && size > 0 && !itself && written.After(last) && !f.cursor().headMatches(next.file, size) {
+		if next.inode == c.inode && !f.cursor().headMatches(next.file, c.size) {
 			return next
 		}
 		next.close()
