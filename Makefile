@@ -7,7 +7,7 @@ SHELL       := /bin/bash
 MODULE   := github.com/cordon-security/cordon
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X $(MODULE)/internal/service.version=$(VERSION)
-PROGRAMS := $(notdir $(wildcard cmd/*))
+PROGRAMS := $(notdir $(patsubst %/main.go,%,$(wildcard cmd/*/main.go)))
 GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 BIN      := $(CURDIR)/bin
 TOOLS    := $(BIN)/tools
@@ -43,14 +43,16 @@ demo: ## play the whole story on a LAN of namespaces, as root; ARGS=--keep leave
 	'$(BIN)/cordon' demo $(ARGS)
 
 .PHONY: test
-test: ## lint, unit and integration tests, then the demo, as root
+test: ## lint, unit and integration tests, as root
 	@packaging/install-deps.sh all
-	@$(MAKE) --no-print-directory lint build test-go test-demo
+	@$(MAKE) --no-print-directory lint build test-go
 
 .PHONY: test-go
 test-go: check-go ## the Go tests alone, with the race detector where it helps
-	go test -race -count=1 -timeout $(TIMEOUT) $$(go list ./... | grep -Ev '$(NO_RACE)')
-	go test -count=1 -timeout $(TIMEOUT) $$(go list ./... | grep -E '$(NO_RACE)')
+	@status=0; \
+	go test -race -count=1 -timeout $(TIMEOUT) $$(go list ./... | grep -Ev '$(NO_RACE)') || status=1; \
+	go test -count=1 -timeout $(TIMEOUT) $$(go list ./... | grep -E '$(NO_RACE)') || status=1; \
+	exit $$status
 
 .PHONY: test-demo
 test-demo: build ## the demo as a test: it fails when a step is not as it should be
@@ -70,7 +72,7 @@ lint: check-go lint-format lint-vet lint-generated ## gofmt, go vet, staticcheck
 
 .PHONY: lint-format
 lint-format:
-	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs -r ls -d 2>/dev/null | xargs -r gofmt -l); \
+	@bad=$$(gofmt -l .); \
 	if [ -n "$$bad" ]; then echo "not gofmt-ed (run gofmt -w on them):"; echo "$$bad"; exit 1; fi
 	@for s in .ci/run packaging/*.sh; do bash -n "$$s"; done
 

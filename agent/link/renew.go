@@ -31,13 +31,19 @@ func (l *Link) renewLoop(ctx context.Context) {
 		if !l.renewRetrying(ctx) {
 			return
 		}
+		// Where our clock runs ahead, the new certificate looks due as well.
+		if !sleep(ctx, lifetime(l.identity.Load())/20) {
+			return
+		}
 	}
 }
+
+func lifetime(id *identity) time.Duration { return id.leaf().NotAfter.Sub(id.leaf().NotBefore) }
 
 // renewalTime adds up to a twentieth of the certificate's life, so that a fleet
 // that enrolled together does not renew together.
 func renewalTime(id *identity) time.Time {
-	life := id.leaf().NotAfter.Sub(id.leaf().NotBefore)
+	life := lifetime(id)
 	return id.leaf().NotBefore.Add(life*2/3 + rand.N(life/20+1))
 }
 
