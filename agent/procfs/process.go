@@ -1,0 +1,65 @@
+package procfs
+
+import "strings"
+
+// ID names one process for as long as the machine is up.
+type ID struct {
+	PID int `json:"pid"`
+	// Start is the start time in clock ticks (USER_HZ, 10 ms) since boot.
+	Start uint64 `json:"start"`
+}
+
+// FileID names an inode.
+type FileID struct {
+	Dev uint64 `json:"dev"`
+	Ino uint64 `json:"ino"`
+}
+
+// IsZero reports whether the inode is not known.
+func (f FileID) IsZero() bool { return f == FileID{} }
+
+// Process is what proc(5) says about one process.
+type Process struct {
+	ID
+	PPID int `json:"ppid"`
+	PGID int `json:"pgid"`
+	SID  int `json:"sid"`
+	// State is the letter of proc_pid_stat(5): R, S, D, T, Z, X.
+	State string `json:"state,omitempty"`
+	Comm  string `json:"comm"`
+	// Kernel is true for a kernel thread.
+	Kernel bool   `json:"kernel,omitempty"`
+	UID    uint32 `json:"uid"`
+
+	// Exe is the path of the executable as the process sees it, without the
+	// kernel's " (deleted)".
+	Exe string `json:"exe,omitempty"`
+	// ExeFile is the executable's inode; zero when it could not be read.
+	ExeFile FileID `json:"exe_file,omitzero"`
+	// ExeDeleted is true when no name leads to the executable any more.
+	ExeDeleted bool `json:"exe_deleted,omitempty"`
+	// Memfd is true when the executable never had a name (memfd_create(2)).
+	Memfd bool `json:"memfd,omitempty"`
+	// Args is the command line, at most MaxArgs bytes of it.
+	Args []string `json:"args,omitempty"`
+	Cwd  string   `json:"cwd,omitempty"`
+	// Stdin is what descriptor 0 leads to: a path, or "pipe:[n]" and the like.
+	Stdin string `json:"stdin,omitempty"`
+	// ScriptFD is what descriptor 255 leads to, where bash keeps its script.
+	ScriptFD string `json:"script_fd,omitempty"`
+	// Cgroup is the path in the unified hierarchy.
+	Cgroup string `json:"cgroup,omitempty"`
+}
+
+// Unit returns the systemd service that the process belongs to, from its
+// cgroup, or "".
+func (p *Process) Unit() string {
+	for c := p.Cgroup; c != "" && c != "/"; {
+		i := strings.LastIndexByte(c, '/')
+		if name := c[i+1:]; strings.HasSuffix(name, ".service") {
+			return name
+		}
+		c = c[:max(i, 0)]
+	}
+	return ""
+}
