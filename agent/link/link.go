@@ -117,14 +117,18 @@ func (l *Link) Connected() bool { return l.current.Load() != nil }
 // then returns nil. It returns ErrExpired when the certificate ran out, which
 // only a new enrolment cures. Before it returns, all tasks have stopped.
 func (l *Link) Run(ctx context.Context) error {
-	ctx, stop := context.WithCancelCause(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	// Tasks see ErrStopping as the cause, whatever ended our own context.
+	tasks, stopTasks := context.WithCancelCause(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { stopTasks(ErrStopping) })
 	var wg sync.WaitGroup
 	for _, part := range []func(context.Context){l.reportLoop, l.observeLoop, l.renewLoop} {
 		wg.Go(func() { part(ctx) })
 	}
-	l.tasks.start(ctx)
+	l.tasks.start(tasks)
 	err := l.connectLoop(ctx)
-	stop(ErrStopping)
+	stop()
 	l.tasks.wait()
 	wg.Wait()
 	return err

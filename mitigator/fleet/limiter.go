@@ -31,7 +31,8 @@ type account struct {
 }
 
 func (a account) usedAt(now time.Time) float64 {
-	return max(0, a.used-float64(now.Sub(a.at))/float64(failureRefill))
+	elapsed := max(0, now.Sub(a.at))
+	return max(0, a.used-float64(elapsed)/float64(failureRefill))
 }
 
 // allowed says whether the source may try.

@@ -3,7 +3,11 @@ package fleet
 import (
 	"context"
 	"sync"
+	"time"
 )
+
+// abortAfter is how long a stream that is closed has to tell its agent why.
+const abortAfter = 2 * time.Second
 
 // maxCancels bounds the cancels that wait for a slow agent; the task list that
 // an agent gets when it connects makes up for those beyond.
@@ -35,8 +39,13 @@ func (s *stream) wake() {
 	}
 }
 
+// close ends the stream; one whose write hangs is cut off a little later.
 func (s *stream) close(cause error) {
 	s.cancel(cause)
+	time.AfterFunc(abortAfter, s.cutOff)
+}
+
+func (s *stream) cutOff() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.abort != nil {
@@ -139,6 +148,6 @@ func (r *streams) closeAll(cause error) {
 	}
 	r.mu.Unlock()
 	for _, s := range all {
-		s.cancel(cause)
+		s.close(cause)
 	}
 }
