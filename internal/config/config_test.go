@@ -125,6 +125,8 @@ func TestFaults(t *testing.T) {
 		{"nul", "hold: 1h\x00\n", "NUL byte"},
 		{"latin1", "hold: \xe4\n", "not UTF-8"},
 		{"too large", "#" + strings.Repeat("x", MaxSize), "larger than 1024 KiB"},
+		{"too many lines", strings.Repeat("#\n", maxItems+1), "more than 20000 lines"},
+		{"too many faults", strings.Repeat("limit: 1\n", 500), "449 more faults are not shown"},
 		{"deep flow", "store: " + strings.Repeat("[", 100000), "nested deeper"},
 		{"deep list", strings.Repeat("- ", 100000), "nested deeper"},
 		{"a list as file", "- a\n", "the file: expected keys and values, got a list"},
@@ -164,6 +166,19 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	}
 	if want := []int{1, 2, 4, 5, 6}; !reflect.DeepEqual(lines, want) {
 		t.Errorf("faults on lines %v, want %v:\n%v", lines, want, e)
+	}
+}
+
+func TestLongLinesAreClipped(t *testing.T) {
+	c := defaults()
+	err := Parse("c.yaml", []byte("macs: ["+strings.Repeat("a ", 5000)+", 0-0, "+strings.Repeat("b ", 5000)+"]"), &c)
+	if err == nil || len(err.Error()) > 3000 {
+		t.Fatalf("error of %d bytes", len(err.Error()))
+	}
+	lines := strings.Split(err.Error(), "\n")
+	mark := strings.Index(lines[5], "^")
+	if !strings.HasPrefix(lines[4][mark:], "0-0,") {
+		t.Errorf("the mark is not under the fault:\n%s", err)
 	}
 }
 

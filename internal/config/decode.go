@@ -355,9 +355,12 @@ func got(node ast.Node) string {
 	return "something else"
 }
 
-func short(s string) string {
-	if r := []rune(s); len(r) > 40 {
-		return string(r[:40]) + "..."
+func short(s string) string { return clip(s, 40) }
+
+// clip returns the first limit characters of s.
+func clip(s string, limit int) string {
+	if r := []rune(s); len(r) > limit {
+		return string(r[:limit]) + "..."
 	}
 	return s
 }

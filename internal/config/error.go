@@ -32,7 +32,22 @@ func (f Fault) String() string {
 	if strings.TrimSpace(f.Text) == "" {
 		return place
 	}
-	return fmt.Sprintf("%s\n    %s\n    %s^", place, f.Text, indent(f.Text, f.Column))
+	text, column := window(f.Text, f.Column)
+	return fmt.Sprintf("%s\n    %s\n    %s^", place, text, indent(text, column))
+}
+
+// maxShown is how much of a line is shown, in characters.
+const maxShown = 120
+
+// window returns the part of a long line that column lies in, and the column in
+// that part.
+func window(line string, column int) (string, int) {
+	r := []rune(line)
+	if len(r) <= maxShown {
+		return line, column
+	}
+	start := min(max(column-1-maxShown/2, 0), len(r)-maxShown)
+	return string(r[start : start+maxShown]), column - start
 }
 
 // indent returns white space as wide as the first column-1 characters of

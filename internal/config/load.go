@@ -23,6 +23,16 @@ const MaxSize = 1 << 20
 // that no file can exhaust the parser's stack.
 const maxDepth = 64
 
+// maxItems bounds lines and commas together, because the parser's time grows
+// with the square of the entries of one block: this many take a few seconds.
+const maxItems = 20_000
+
+// maxMessage bounds what a fault says, in characters, since it quotes the file.
+const maxMessage = 400
+
+// maxFaults bounds how many faults one error tells.
+const maxFaults = 50
+
 // Load reads the file at path into the struct that into points to, and then
 // calls its Validate method when it has one (func() error). Fields that the
 // file does not name keep their values, which are the defaults; a list in the
@@ -90,6 +100,10 @@ func (d *decoder) parse(data []byte) ast.Node {
 		return nil
 	case bytes.IndexByte(data, 0) >= 0:
 		d.fault(place{}, "the file holds a NUL byte: it is not a text file")
+		return nil
+	}
+	if bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte(",")) > maxItems {
+		d.fault(place{}, "the file has more than %d lines and list elements", maxItems)
 		return nil
 	}
 	d.lines = strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
@@ -209,7 +223,7 @@ func (d *decoder) nearest(key string) place {
 }
 
 func (d *decoder) fault(p place, format string, args ...any) {
-	f := Fault{File: d.file, Line: p.line, Column: p.column, Message: fmt.Sprintf(format, args...)}
+	f := Fault{File: d.file, Line: p.line, Column: p.column, Message: clip(fmt.Sprintf(format, args...), maxMessage)}
 	if p.line > 0 && p.line <= len(d.lines) {
 		f.Text = d.lines[p.line-1]
 	}
@@ -224,6 +238,10 @@ func (d *decoder) err() error {
 		}
 		return a.Column - b.Column
 	})
+	if more := len(d.faults) - maxFaults; more > 0 {
+		d.faults = d.faults[:maxFaults]
+		d.fault(place{}, "%d more faults are not shown", more)
+	}
 	return &Error{Faults: d.faults}
 }
 
