@@ -30,7 +30,7 @@ import (
 
 const patience = 30 * time.Second
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if is() {
@@ -59,6 +59,9 @@ func (b *logBook) count(part string) int {
 }
 
 func (b *logBook) logger() *slog.Logger {
+	if b == nil {
+		return slog.New(slog.DiscardHandler)
+	}
 	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
@@ -75,7 +78,7 @@ func done() *wirev1.TaskResult { return &wirev1.TaskResult{Status: wirev1.TaskSt
 
 // mitigator is a Fleet on loopback that can be stopped and started again.
 type mitigator struct {
-	t         *testing.T
+	t         testing.TB
 	clock     *clock
 	log       *logBook
 	ca        *pki.CA
@@ -89,7 +92,7 @@ type mitigator struct {
 	stop  func()
 }
 
-func newMitigator(t *testing.T) *mitigator {
+func newMitigator(t testing.TB) *mitigator {
 	t.Helper()
 	m := &mitigator{
 		t: t, clock: &clock{}, log: &logBook{}, store: fleettest.NewStore(), lifecycle: fleettest.NewLifecycle(),
@@ -188,7 +191,7 @@ func (e *executor) then(do func(context.Context, *wirev1.Task) *wirev1.TaskResul
 
 // agent is an enrolled agent whose link can be started and stopped.
 type agent struct {
-	t        *testing.T
+	t        testing.TB
 	id       string
 	dir      string
 	server   string
