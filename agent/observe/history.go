@@ -202,15 +202,42 @@ func (h *History) Find(remote netip.AddrPort, localPort uint16) []Connection {
 	var found []Connection
 	for _, c := range h.open {
 		if match(c) {
-			found = append(found, *c)
+			found = merge(found, *c)
 		}
 	}
 	for i := len(h.closed) - 1; i >= 0; i-- {
 		if match(h.closed[i]) {
-			found = append(found, *h.closed[i])
+			found = merge(found, *h.closed[i])
 		}
 	}
 	return found
+}
+
+// merge adds a connection, or joins it to the one that it is: a connection that
+// opens while the table is first read is noted under its cookie and under its
+// kernel address, and two with the same ends cannot live at the same time.
+func merge(found []Connection, c Connection) []Connection {
+	for i := range found {
+		f := &found[i]
+		if f.Local != c.Local || f.Remote != c.Remote || !overlap(*f, c) {
+			continue
+		}
+		if f.Process.PID == 0 {
+			f.Process = c.Process
+		}
+		if c.Opened.Before(f.Opened) {
+			f.Opened = c.Opened
+		}
+		if f.Closed.IsZero() {
+			f.Closed = c.Closed
+		}
+		return found
+	}
+	return append(found, c)
+}
+
+func overlap(a, b Connection) bool {
+	return (a.Closed.IsZero() || !a.Closed.Before(b.Opened)) && (b.Closed.IsZero() || !b.Closed.Before(a.Opened))
 }
 
 // Processes returns what runs and what ended, the latter in order.

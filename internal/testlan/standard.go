@@ -38,11 +38,13 @@ const (
 	WebText = "hello from the internet"
 	// WebName and C2Name are names that the standard LAN's name server knows.
 	WebName = "www.example.net"
-	C2Name  = "update.example.org"
+	// C2Name is the C2's.
+	C2Name = "update.example.org"
 
-	// Bridge and Uplink are the appliance's interfaces; its ports are named
-	// after the hosts, PortOf.
+	// Bridge is the appliance's bridge; its ports are named after the hosts,
+	// PortOf.
 	Bridge = "br0"
+	// Uplink is the appliance's interface to the internet.
 	Uplink = "uplink"
 	// Port is the one interface of every other host.
 	Port = "eth0"
