@@ -1,0 +1,129 @@
+package persistence
+
+import (
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
+
+// systemDirs are where systemd.unit(5) looks for system units, user units
+// below.
+var (
+	systemDirs = []string{
+		"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
+	}
+	userDirs  = []string{"/etc/systemd/user", "/run/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user"}
+	ownDirs   = []string{".config/systemd/user", ".local/share/systemd/user"}
+	unitTypes = []string{".service", ".timer", ".path", ".socket"}
+)
+
+// link is a symbolic link below a unit directory.
+type link struct{ path, target string }
+
+func (f *Finder) systemd() []Entry {
+	entries := f.units(systemDirs, "", "")
+	entries = append(entries, f.units(userDirs, "", "")...)
+	for user, home := range f.homes() {
+		var dirs []string
+		for _, d := range ownDirs {
+			dirs = append(dirs, path.Join(home, d))
+		}
+		entries = append(entries, f.units(dirs, user, home)...)
+	}
+	slices.SortStableFunc(entries, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
+	return entries
+}
+
+// units reads the unit files of one manager and the links that enable them.
+func (f *Finder) units(dirs []string, user, home string) []Entry {
+	var entries []Entry
+	var links []link
+	for _, dir := range dirs {
+		if st, err := os.Lstat(f.at(path.Dir(path.Dir(dir)))); err == nil && st.Mode()&fs.ModeSymlink != 0 {
+			continue // /lib is /usr/lib here.
+		}
+		for _, e := range f.list(dir) {
+			name := path.Join(dir, e.Name())
+			switch {
+			case e.Type()&fs.ModeSymlink != 0:
+				links = f.link(links, name)
+			case e.IsDir() && (strings.HasSuffix(name, ".wants") || strings.HasSuffix(name, ".requires") || strings.HasSuffix(name, ".upholds")):
+				for _, l := range f.list(name) {
+					if l.Type()&fs.ModeSymlink != 0 {
+						links = f.link(links, path.Join(name, l.Name()))
+					}
+				}
+			case e.IsDir() && strings.HasSuffix(name, ".d"):
+				unit := strings.TrimSuffix(e.Name(), ".d")
+				for _, d := range f.list(name) {
+					if strings.HasSuffix(d.Name(), ".conf") {
+						entries = f.unit(entries, UnitDropIn, path.Join(name, d.Name()), unit, user, home)
+					}
+				}
+			case slices.Contains(unitTypes, path.Ext(name)):
+				entries = f.unit(entries, Unit, name, e.Name(), user, home)
+			}
+		}
+	}
+	for i := range entries {
+		entries[i].Links = linksTo(links, entries[i])
+	}
+	return entries
+}
+
+func (f *Finder) link(links []link, name string) []link {
+	target, err := os.Readlink(f.at(name))
+	if err != nil {
+		return links
+	}
+	if !path.IsAbs(target) {
+		target = path.Join(path.Dir(name), target)
+	}
+	return append(links, link{name, target})
+}
+
+func linksTo(links []link, e Entry) []string {
+	if e.Kind != Unit {
+		return nil
+	}
+	var to []string
+	for _, l := range links {
+		if l.target == e.Path || path.Base(l.target) == e.Unit && path.Base(l.path) == e.Unit {
+			to = append(to, l.path)
+		}
+	}
+	return to
+}
+
+// unit reads one unit file or drop-in and adds it to the entries.
+func (f *Finder) unit(entries []Entry, kind Kind, name, unit, user, home string) []Entry {
+	data, ok := f.read(name, maxFile)
+	if !ok {
+		return entries
+	}
+	e := Entry{Kind: kind, Path: name, Unit: unit, User: user, Packaged: f.packaged(name)}
+	if ext := path.Ext(unit); ext != ".service" {
+		e.Starts = strings.TrimSuffix(unit, ext) + ".service"
+	}
+	// A backslash at the end of a line joins it with the next.
+	text := strings.ReplaceAll(string(data), "\\\n", " ")
+	for line := range strings.Lines(text) {
+		key, value, found := strings.Cut(strings.TrimSpace(line), "=")
+		if !found || strings.HasPrefix(key, "#") || strings.HasPrefix(key, ";") {
+			continue
+		}
+		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+		switch {
+		case strings.HasPrefix(key, "Exec"):
+			value = strings.TrimLeft(value, "@-:+!|")
+			e.Commands = append(e.Commands, words(value, home)...)
+		case key == "WorkingDirectory":
+			e.Commands = append(e.Commands, path.Clean(value))
+		case key == "Unit" && e.Starts != "":
+			e.Starts = value
+		}
+	}
+	return append(entries, e)
+}

@@ -1,0 +1,236 @@
+package desired
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/cordon-security/cordon/internal/guard"
+)
+
+// State is the desired set in memory, with what is found by MAC and by address.
+// It is changed by operations alone, the same when they are ordered and when
+// the journal is read. It is not safe for concurrent use.
+type State struct {
+	revision    Revision
+	degraded    string
+	quarantines map[string]*Quarantine
+	subjects    map[guard.MAC]*subject
+	owners      map[[16]byte]guard.MAC
+	begun       map[guard.MAC]int64
+	reasons     map[string]string
+}
+
+// subject is what hangs on one quarantined MAC. The addresses of a MAC whose
+// last quarantine went go with it.
+type subject struct {
+	quarantines []*Quarantine
+	addresses   []bound
+}
+
+type bound struct {
+	address [16]byte
+	seen    int64
+}
+
+func newState() *State {
+	return &State{
+		quarantines: map[string]*Quarantine{}, subjects: map[guard.MAC]*subject{},
+		owners: map[[16]byte]guard.MAC{}, begun: map[guard.MAC]int64{}, reasons: map[string]string{},
+	}
+}
+
+// Revision is the last order's.
+func (s *State) Revision() Revision { return s.revision }
+
+// Degraded says why the set cannot be trusted to be whole; empty when it can.
+// What is enforced beyond it must stay until a snapshot came.
+func (s *State) Degraded() string { return s.degraded }
+
+// Len is how many quarantines there are.
+func (s *State) Len() int { return len(s.quarantines) }
+
+// Get returns the quarantine with this id, or nil.
+func (s *State) Get(id string) *Quarantine { return s.quarantines[id] }
+
+// Each calls f with every quarantine, in no order.
+func (s *State) Each(f func(*Quarantine)) {
+	for _, q := range s.quarantines {
+		f(q)
+	}
+}
+
+// Of returns the quarantines that name this MAC. The slice is the state's own.
+func (s *State) Of(m guard.MAC) []*Quarantine {
+	if sub := s.subjects[m]; sub != nil {
+		return sub.quarantines
+	}
+	return nil
+}
+
+// EachMAC calls f with every MAC that a quarantine names.
+func (s *State) EachMAC(f func(guard.MAC)) {
+	for m := range s.subjects {
+		f(m)
+	}
+}
+
+// EachOwner calls f with every address of a quarantined MAC.
+func (s *State) EachOwner(f func(netip.Addr, guard.MAC)) {
+	for a, m := range s.owners {
+		f(netip.AddrFrom16(a).Unmap(), m)
+	}
+}
+
+// Owner returns the quarantined MAC that an address is bound to.
+func (s *State) Owner(a netip.Addr) (guard.MAC, bool) {
+	m, ok := s.owners[a.As16()]
+	return m, ok
+}
+
+// Bindings are the addresses of a quarantined MAC.
+func (s *State) Bindings(m guard.MAC) []Binding {
+	sub := s.subjects[m]
+	if sub == nil {
+		return nil
+	}
+	out := make([]Binding, len(sub.addresses))
+	for i, b := range sub.addresses {
+		out[i] = Binding{Address: netip.AddrFrom16(b.address).Unmap(), MAC: m, Seen: time.Unix(0, b.seen).UTC()}
+	}
+	return out
+}
+
+// Begun returns when the endpoints that were let in after a time were let in.
+func (s *State) Begun(after time.Time) []time.Time {
+	var out []time.Time
+	for _, at := range s.begun {
+		if at > after.UnixNano() {
+			out = append(out, time.Unix(0, at))
+		}
+	}
+	return out
+}
+
+// HasBegun reports whether this endpoint was let in after a time.
+func (s *State) HasBegun(key guard.MAC, after time.Time) bool {
+	at, ok := s.begun[key]
+	return ok && at > after.UnixNano()
+}
+
+// Forget drops the history of what began before a time. The journal follows
+// when it is next compacted.
+func (s *State) Forget(before time.Time) {
+	for m, at := range s.begun {
+		if at <= before.UnixNano() {
+			delete(s.begun, m)
+		}
+	}
+}
+
+func (s *State) put(q *Quarantine) {
+	if kept, ok := s.reasons[q.Reason]; ok {
+		q.Reason = kept
+	} else if len(s.reasons) < 4096 {
+		s.reasons[q.Reason] = q.Reason
+	}
+	old := s.quarantines[q.ID]
+	s.quarantines[q.ID] = q
+	for _, m := range q.MACs {
+		sub := s.subjects[m]
+		if sub == nil {
+			sub = &subject{}
+			s.subjects[m] = sub
+		}
+		if i := slices.Index(sub.quarantines, old); old != nil && i >= 0 {
+			sub.quarantines[i] = q
+			continue
+		}
+		sub.quarantines = append(sub.quarantines, q)
+	}
+	if old != nil {
+		s.detach(old)
+	}
+	if q.Accepted != 0 {
+		s.begin(q)
+	}
+}
+
+func (s *State) remove(id string) {
+	if q := s.quarantines[id]; q != nil {
+		delete(s.quarantines, id)
+		s.detach(q)
+	}
+}
+
+// detach takes q, which is no longer in the set, from its MACs.
+func (s *State) detach(q *Quarantine) {
+	for _, m := range q.MACs {
+		sub := s.subjects[m]
+		if sub == nil {
+			continue
+		}
+		sub.quarantines = slices.DeleteFunc(sub.quarantines, func(o *Quarantine) bool { return o == q })
+		if len(sub.quarantines) > 0 {
+			continue
+		}
+		for _, b := range sub.addresses {
+			delete(s.owners, b.address)
+		}
+		delete(s.subjects, m)
+	}
+}
+
+func (s *State) accept(id string, at int64) {
+	if q := s.quarantines[id]; q != nil {
+		q.Accepted = at
+		s.begin(q)
+	}
+}
+
+func (s *State) begin(q *Quarantine) {
+	if len(q.MACs) == 0 {
+		return
+	}
+	if key := q.Key(); s.begun[key] < q.Accepted {
+		s.begun[key] = q.Accepted
+	}
+}
+
+// bind gives an address to a quarantined MAC; the oldest address of the MAC
+// goes when it has too many. A MAC that is not quarantined is ignored.
+func (s *State) bind(m guard.MAC, a [16]byte, seen int64) {
+	sub := s.subjects[m]
+	if sub == nil {
+		return
+	}
+	if owner, ok := s.owners[a]; ok && owner != m {
+		s.unbind(a)
+	}
+	s.owners[a] = m
+	for i := range sub.addresses {
+		if sub.addresses[i].address == a {
+			sub.addresses[i].seen = max(sub.addresses[i].seen, seen)
+			return
+		}
+	}
+	if len(sub.addresses) >= MaxBindings {
+		s.unbind(oldest(sub.addresses))
+	}
+	sub.addresses = append(sub.addresses, bound{a, seen})
+}
+
+func oldest(list []bound) [16]byte {
+	return slices.MinFunc(list, func(x, y bound) int { return int(min(max(x.seen-y.seen, -1), 1)) }).address
+}
+
+func (s *State) unbind(a [16]byte) {
+	m, ok := s.owners[a]
+	if !ok {
+		return
+	}
+	delete(s.owners, a)
+	if sub := s.subjects[m]; sub != nil {
+		sub.addresses = slices.DeleteFunc(sub.addresses, func(b bound) bool { return b.address == a })
+	}
+}

@@ -1,0 +1,110 @@
+package reconcile
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/cordon-security/cordon/enforcer/desired"
+	"github.com/cordon-security/cordon/internal/guard"
+)
+
+// View is what the decision looks at. It is read only.
+type View struct {
+	State *desired.State
+	Guard *guard.Guard
+	// Contested reports that an address which a quarantined MAC claims was
+	// somebody else's a moment ago. Until that is settled it is not blocked: its
+	// claimant is cut off by MAC, and its owner must not be.
+	Contested func(netip.Addr) bool
+	Now       time.Time
+}
+
+// Verdict says whether a quarantine is to be enforced, and if not, its phase
+// and why in words.
+func (v View) Verdict(q *desired.Quarantine) (enforce bool, phase desired.Phase, detail string) {
+	if q.Fault != "" {
+		return false, desired.Refused, q.Fault
+	}
+	for _, m := range q.MACs {
+		if r := v.Guard.CheckMAC(m); r != nil {
+			return false, desired.Refused, r.Detail
+		}
+	}
+	if q.Accepted == 0 {
+		return false, desired.Held, "the device's guard holds it back"
+	}
+	return !q.Expired(v.Now), desired.InForce, ""
+}
+
+// Access is what a MAC or address shall have. Of several quarantines that name
+// one MAC, the strictest holds.
+func (v View) Access(m Member) desired.Access {
+	if !m.Address.IsValid() {
+		return v.macAccess(m.MAC)
+	}
+	owner, ok := v.State.Owner(m.Address)
+	if !ok || v.Guard.CheckAddress(m.Address) != nil || v.Contested(m.Address) {
+		return 0
+	}
+	return v.macAccess(owner)
+}
+
+func (v View) macAccess(m guard.MAC) desired.Access {
+	var access desired.Access
+	for _, q := range v.State.Of(m) {
+		if enforce, _, _ := v.Verdict(q); enforce {
+			access = access.Stricter(q.Access)
+		}
+	}
+	return access
+}
+
+// Each calls f with every member that shall not be free.
+func (v View) Each(f func(Member)) {
+	v.State.EachMAC(func(m guard.MAC) {
+		if access := v.macAccess(m); access != 0 {
+			f(Member{MAC: m, Access: access})
+		}
+	})
+	v.State.EachOwner(func(a netip.Addr, _ guard.MAC) {
+		m := Member{Address: a}
+		if m.Access = v.Access(m); m.Access != 0 {
+			f(m)
+		}
+	})
+}
+
+// Members are the MACs of a quarantine and the addresses that they have, each
+// with the access that it shall have now.
+func (v View) Members(q *desired.Quarantine) []Member {
+	var out []Member
+	for _, m := range q.MACs {
+		mb := Member{MAC: m}
+		mb.Access = v.Access(mb)
+		out = append(out, mb)
+		for _, b := range v.State.Bindings(m) {
+			mb := Member{Address: b.Address}
+			mb.Access = v.Access(mb)
+			out = append(out, mb)
+		}
+	}
+	return out
+}
+
+// LeftOut says in words which addresses of a quarantine are not blocked though
+// its MACs are, and why; empty when there are none.
+func (v View) LeftOut(q *desired.Quarantine) string {
+	var out []string
+	for _, m := range q.MACs {
+		for _, b := range v.State.Bindings(m) {
+			if r := v.Guard.CheckAddress(b.Address); r != nil {
+				out = append(out, r.Detail+" and is not blocked itself")
+			} else if v.Contested(b.Address) {
+				out = append(out, fmt.Sprintf("%s was another endpoint's a moment ago and is not blocked itself", b.Address))
+			}
+		}
+	}
+	return strings.Join(out, "; ")
+}
