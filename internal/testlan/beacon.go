@@ -94,7 +94,7 @@ func (c *C2) WaitFor(ctx context.Context, wanted func([]Connection) bool) ([]Con
 // after a time.
 func Receiving(status []Connection, from netip.Addr, after time.Time) []Connection {
 	return slices.DeleteFunc(slices.Clone(status), func(c Connection) bool {
-		return c.Remote.Addr() != from || !c.Open || !c.Last.After(after)
+		return c.Remote.Addr() != from || !c.Open || c.Beacons == 0 || !c.Last.After(after)
 	})
 }
 

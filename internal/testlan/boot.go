@@ -30,6 +30,7 @@ type bootConfig struct {
 	Scratch  string
 	Self     string
 	Systemd  bool
+	Keep     bool
 	Cgroup   bool
 	Binds    []Bind
 	ReadOnly []ReadOnlyMount
@@ -71,7 +72,7 @@ func bootHost(report *os.File) error {
 		return err
 	}
 	if c.Systemd {
-		return execSystemd(report)
+		return execSystemd(report, c.Keep)
 	}
 	if _, err := report.WriteString(bootReady); err != nil {
 		return err

@@ -152,7 +152,7 @@ func (h *Host) startInit() error {
 	}
 	config, err := json.Marshal(bootConfig{
 		Host: h.name, Scratch: filepath.Join(h.lan.dir, scratchDir), Self: exe,
-		Systemd: h.o.Systemd, Cgroup: h.cgroup != "", Binds: h.o.Binds,
+		Systemd: h.o.Systemd, Keep: h.lan.keep, Cgroup: h.cgroup != "", Binds: h.o.Binds,
 		ReadOnly: h.o.ReadOnly, DNS: h.o.DNS, Names: h.o.Names,
 	})
 	if err != nil {

@@ -161,9 +161,9 @@ func (h *Host) SetAddress(link string, prefixes ...netip.Prefix) error {
 	return nil
 }
 
-// ReplaceAddress gives an interface another address in place of old, and tells
-// the neighbours as a host does that changes its address. Routes that the
-// kernel dropped with the old address are set again.
+// ReplaceAddress gives an interface another address in place of old. Routes
+// through a gateway that the kernel dropped with the old address are set again.
+// Neighbours learn of the change when the host next speaks.
 func (h *Host) ReplaceAddress(link string, old, replacement netip.Prefix) error {
 	l, err := h.link(link)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -49,13 +50,49 @@ func writeUnits() error {
 			return fmt.Errorf("mask %s: %w", unit, err)
 		}
 	}
+	if err := maskGenerators(); err != nil {
+		return err
+	}
 	target := "[Unit]\nDescription=Host of a test LAN\nRequires=basic.target\nAfter=basic.target\nWants=cron.service\nAllowIsolate=yes\n"
 	return replaceFile(filepath.Join(unitDir, hostTarget), target)
 }
 
+// maskGenerators keeps systemd from running the machine's unit generators, at
+// boot and at every reload: a host has no disks, terminals or init scripts, and
+// a dozen programs each time is what a reload would spend its seconds on.
+func maskGenerators() error {
+	const dir = "/etc/systemd/system-generators"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("mask unit generators: %w", err)
+	}
+	found, err := filepath.Glob("/lib/systemd/system-generators/*")
+	if err != nil {
+		return fmt.Errorf("mask unit generators: %w", err)
+	}
+	for _, generator := range found {
+		path := filepath.Join(dir, filepath.Base(generator))
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("mask unit generators: %w", err)
+		}
+		if err := os.Symlink("/dev/null", path); err != nil {
+			return fmt.Errorf("mask unit generators: %w", err)
+		}
+	}
+	return nil
+}
+
 // execSystemd turns the calling process into systemd. It returns only when
 // that failed.
-func execSystemd(report *os.File) error {
+func execSystemd(report *os.File, keep bool) error {
+	// The death signal belongs to a thread, and the one that was given it at the
+	// start need not be this one, which becomes systemd. Should the maker die
+	// before this, the report below fails.
+	runtime.LockOSThread()
+	if !keep {
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+			return fmt.Errorf("tie systemd to the maker of the LAN: %w", err)
+		}
+	}
 	if _, err := os.Stat(systemdPath); errors.Is(err, fs.ErrNotExist) {
 		return errors.New("systemd is not installed: apt-get install systemd")
 	}

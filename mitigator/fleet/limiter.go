@@ -22,6 +22,7 @@ type limiter struct {
 
 	mu       sync.Mutex
 	accounts map[netip.Prefix]account
+	swept    time.Time
 }
 
 // account holds failures that decay: used is what they were at the time at.
@@ -50,8 +51,9 @@ func (l *limiter) failed(source netip.Addr) {
 		l.accounts = make(map[netip.Prefix]account)
 	}
 	now := l.now()
-	if len(l.accounts) >= maxSources {
+	if len(l.accounts) >= maxSources && now.Sub(l.swept) >= failureRefill {
 		l.forget(now)
+		l.swept = now
 	}
 	key := l.key(source)
 	l.accounts[key] = account{used: l.accounts[key].usedAt(now) + 1, at: now}

@@ -20,6 +20,7 @@ const (
 	// maxStreams is an agent's calls at a time on one connection: its Tasks
 	// stream and a few short ones.
 	maxStreams      = 16
+	headerTable     = 256
 	pingAfter       = 60 * time.Second
 	pingTimeout     = 15 * time.Second
 	shutdownTimeout = 5 * time.Second
@@ -39,9 +40,13 @@ func (f *Fleet) Serve(ctx context.Context, listener net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxStreams,
-			SendPingTimeout:      pingAfter,
-			PingTimeout:          pingTimeout,
-			WriteByteTimeout:     sendTimeout,
+			// An agent sends a handful of headers; a table of 4 kB on each side of
+			// each idle connection is not worth its memory.
+			MaxDecoderHeaderTableSize: headerTable,
+			MaxEncoderHeaderTableSize: headerTable,
+			SendPingTimeout:           pingAfter,
+			PingTimeout:               pingTimeout,
+			WriteByteTimeout:          sendTimeout,
 		},
 	}
 	failed := make(chan error, 1)
