@@ -59,7 +59,7 @@ func (c *collector) tooLong(beginning []byte, size int64, key func([]byte) event
 func (c *collector) reject(raw []byte, size int64, why string, key func([]byte) event.Key) {
 	kept := bytes.Clone(raw[:min(len(raw), event.MaxRejectRaw)])
 	c.arrival.Rejects = append(c.arrival.Rejects, event.Reject{
-		Key: key(raw), Reason: why, Raw: kept, Size: size, Received: c.now().UTC(),
+		Key: key(raw), Reason: clean(why), Raw: kept, Size: size, Received: c.now().UTC(),
 	})
 }
 

@@ -223,7 +223,7 @@ func (t *tail) drop() {
 // mark stores that a file is begun, so that its predecessor is not missed when
 // it is compressed or deleted.
 func (t *tail) mark(ctx context.Context) error {
-	if t.open.offset > 0 || t.stored == nil || (t.stored.Inode == t.open.inode && t.stored.Offset == 0) {
+	if t.open.offset > 0 || (t.stored != nil && t.stored.Inode == t.open.inode && t.stored.Offset == 0) {
 		return nil
 	}
 	c := t.open.cursor()
@@ -295,6 +295,10 @@ func (t *tail) flush(ctx context.Context) error {
 // false when there is nothing further to read now.
 func (t *tail) advance(ctx context.Context) (more bool, err error) {
 	next, err := after(t.o.Path, t.open)
+	if next == nil && err == nil && t.watch.next(t.o.Path) {
+		// Looked at again: it may have been written to before it was watched.
+		next, err = after(t.o.Path, t.open)
+	}
 	if err != nil {
 		t.feed.Unhealthy(err)
 		return false, nil

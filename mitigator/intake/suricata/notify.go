@@ -16,6 +16,8 @@ type watcher struct {
 	wake chan struct{}
 	// watched is the descriptor of the watch on the open file; -1 for none.
 	watched int
+	// successor is the inode that next watches.
+	successor uint64
 }
 
 func newWatcher() (*watcher, error) {
@@ -66,6 +68,18 @@ func (w *watcher) contents(f *os.File) error {
 			w.watched = wd
 		}
 	})
+}
+
+// next watches the file at path for its first record, while its predecessor is
+// still read. It returns false when the file is watched already, or cannot be.
+func (w *watcher) next(path string) bool {
+	before := w.successor
+	info, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	_, w.successor = identity(info)
+	return w.successor != before && w.add(path, unix.IN_MODIFY) == nil
 }
 
 func (w *watcher) add(path string, mask uint32) error {

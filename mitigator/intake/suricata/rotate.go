@@ -23,23 +23,46 @@ type candidate struct {
 	written    time.Time
 }
 
-// candidates lists the regular files beside path that are called like it, with
-// something appended, in the order in which they were written.
+// listings is how often a directory is read to see it at rest, while a rotation
+// renames one file after the other.
+const listings = 20
+
+// candidates lists the non-empty regular files beside path that are called like
+// it, with something appended, in the order in which they were written.
 func candidates(path string) []candidate {
+	all := list(path)
+	for range listings {
+		again := list(path)
+		if slices.EqualFunc(all, again, candidate.same) {
+			break
+		}
+		all = again
+		time.Sleep(time.Millisecond)
+	}
+	return all
+}
+
+// same ignores how far a file has grown.
+func (c candidate) same(d candidate) bool {
+	return c.path == d.path && c.dev == d.dev && c.inode == d.inode
+}
+
+func list(path string) []candidate {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return nil
 	}
 	var all []candidate
 	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), filepath.Base(path)) || !entry.Type().IsRegular() {
+		if !strings.HasPrefix(entry.Name(), filepath.Base(path)) {
 			continue
 		}
-		info, err := entry.Info()
-		if err != nil {
+		name := filepath.Join(filepath.Dir(path), entry.Name())
+		info, err := os.Stat(name)
+		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
 			continue
 		}
-		c := candidate{path: filepath.Join(filepath.Dir(path), entry.Name()), size: info.Size(), written: info.ModTime()}
+		c := candidate{path: name, size: info.Size(), written: info.ModTime()}
 		c.dev, c.inode = identity(info)
 		all = append(all, c)
 	}
@@ -47,6 +70,19 @@ func candidates(path string) []candidate {
 		return cmp.Or(a.written.Compare(b.written), byName(path, a.path, b.path))
 	})
 	return all
+}
+
+// open opens the file if it still has its name.
+func (c candidate) open() (*openFile, error) {
+	f, err := openRegular(c.path)
+	if err != nil {
+		return nil, err
+	}
+	if f.inode != c.inode || f.dev != c.dev {
+		f.close()
+		return nil, errRenamed
+	}
+	return f, nil
 }
 
 // byName orders files that were written in the same tick of the clock: a higher
@@ -67,76 +103,88 @@ func byName(path, a, b string) int {
 // the same inode after a rename, a copy with the same beginning after
 // copytruncate. It returns nil when there is none (it may be compressed).
 func findRest(path string, c cursor) *openFile {
-	for _, sameInode := range [...]bool{true, false} {
-		for _, found := range candidates(path) {
-			f, err := openRegular(found.path)
+	for range listings {
+		f, renamed := searchRest(candidates(path), c)
+		if f != nil || !renamed {
+			return f
+		}
+	}
+	return nil
+}
+
+func searchRest(all []candidate, c cursor) (rest *openFile, renamed bool) {
+	for _, byInode := range [...]bool{true, false} {
+		for _, found := range all {
+			f, err := found.open()
 			if err != nil {
+				renamed = true
 				continue
 			}
-			size, _, err := f.stat()
-			if err == nil && ((sameInode && c.isFile(f, size)) || (!sameInode && c.headMatches(f.file, size))) {
-				return f
+			if (byInode && c.isFile(f, found.size)) || (!byInode && c.headMatches(f.file, found.size)) {
+				return f, false
 			}
 			f.close()
 		}
 	}
-	return nil
+	return nil, renamed
 }
 
-// after finds what is read once f is at its end: the rotated file that was
-// written next, else the file at path itself. It returns nil while f is the
-// file at path, or its successor is empty: after a rename Suricata goes on
-// writing to the old file until it opens the new one.
+// after finds what is read once f is at its end: the file that was written next
+// and is named like a rotated one, or the one at path itself. It returns nil
+// while f is the file at path, or its successor is empty: after a rename Suricata
+// goes on writing to the old file until it opens the new one. The error says
+// what is wrong with the file at path.
 func after(path string, f *openFile) (*openFile, error) {
-	if info, err := os.Stat(path); err == nil {
+	info, err := os.Stat(path)
+	if err == nil {
 		if dev, inode := identity(info); dev == f.dev && inode == f.inode {
 			return nil, nil
 		}
+		err = checkRegular(path, info)
+	} else {
+		err = explain(path, err)
 	}
-	_, last, err := f.stat()
-	if err != nil {
-		return nil, err
+	_, last, statErr := f.stat()
+	if statErr != nil {
+		return nil, statErr
 	}
-	current, err := openRegular(path)
-	if err != nil {
-		return nil, err
+	for range listings {
+		next, openErr := successor(path, candidates(path), f, last)
+		if next != nil {
+			return next, nil
+		}
+		if openErr == nil {
+			return nil, err
+		}
+		err = openErr
 	}
-	size, _, err := current.stat()
-	if err != nil || current.inode == f.inode && current.dev == f.dev {
-		current.close()
-		return nil, err
-	}
-	if next := between(path, f, current, last); next != nil {
-		current.close()
-		return next, nil
-	}
-	if size == 0 {
-		current.close()
-		return nil, nil
-	}
-	return current, nil
+	return nil, err
 }
 
-// between finds the rotated file that was written next after f and is not the
-// current one: several rotations went by while nobody read.
-func between(path string, f, current *openFile, last time.Time) *openFile {
-	all := candidates(path)
+// successor is the first file of the list that was written after f. The error
+// says that it cannot be opened (any more under this name).
+func successor(path string, all []candidate, f *openFile, last time.Time) (*openFile, error) {
 	at := slices.IndexFunc(all, func(c candidate) bool { return c.inode == f.inode && c.dev == f.dev })
 	for i, c := range all {
-		earlier := i <= at || (at < 0 && !c.written.After(last))
-		if earlier || c.size == 0 || c.inode == current.inode || !rotated.MatchString(strings.TrimPrefix(c.path, path)) {
+		if i <= at || (at < 0 && c.written.Before(last)) {
 			continue
 		}
-		next, err := openRegular(c.path)
+		if c.path != path && !rotated.MatchString(strings.TrimPrefix(c.path, path)) {
+			continue
+		}
+		next, err := c.open()
 		if err != nil {
-			continue
+			return nil, err
 		}
-		if next.inode == c.inode && !f.cursor().headMatches(next.file, c.size) {
-			return next
+		// A copy of f is no successor.
+		if !f.cursor().headMatches(next.file, c.size) {
+			return next, nil
 		}
 		next.close()
 	}
-	return nil
+	return nil, nil
 }
+
+var errRenamed = errors.New("a rotation is going on")
 
 var errNoRest = errors.New("the rest of the file that was read last is gone (compressed or deleted?); records in it may be lost: rotate with delaycompress")
