@@ -119,13 +119,14 @@ func (fs FS) Detail(p *Process) {
 	}
 }
 
-// Exe reads only the inode of the executable; zero when it cannot be read.
-func (fs FS) Exe(pid int) FileID {
+// Exe reads only the inode of the executable and how many names lead to it;
+// zero when it cannot be read.
+func (fs FS) Exe(pid int) (file FileID, names uint64) {
 	var st syscall.Stat_t
 	if syscall.Stat(fs.File(pid, "exe"), &st) != nil {
-		return FileID{}
+		return FileID{}, 0
 	}
-	return FileID{Dev: uint64(st.Dev), Ino: st.Ino}
+	return FileID{Dev: uint64(st.Dev), Ino: st.Ino}, uint64(st.Nlink)
 }
 
 func (fs FS) args(pid int) []string {

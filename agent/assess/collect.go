@@ -1,0 +1,287 @@
+package assess
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cordon-security/cordon/agent/guard"
+	"github.com/cordon-security/cordon/agent/observe"
+	"github.com/cordon-security/cordon/agent/packages"
+	"github.com/cordon-security/cordon/agent/persistence"
+	"github.com/cordon-security/cordon/agent/procfs"
+	"github.com/cordon-security/cordon/agent/sockdiag"
+)
+
+// rounds bounds how often traits are looked up for a decision.
+const rounds = 16
+
+// Collector records facts from the running host.
+type Collector struct {
+	Proc     procfs.FS
+	Packages *packages.DB
+	History  *observe.History
+	Guard    *guard.Guard
+	Finder   *persistence.Finder
+	// Observer names the history's source, Keep how long it reaches back.
+	Observer string
+	Keep     time.Duration
+	// Root is the host's root directory, "/" but in tests.
+	Root string
+	Now  func() time.Time
+}
+
+// Look records the facts for the flows and decides. It says nothing of what
+// starts the threat: that is Persistence, because it takes longer.
+func (c *Collector) Look(flows []Flow, known Known) (Facts, Evidence, error) {
+	f := Facts{At: c.Now().UTC(), Flows: flows, Known: known, Observer: c.Observer, History: c.Keep, Traits: make(map[string]Trait)}
+	live, ended := c.History.Processes()
+	f.Ended = ended
+	var err error
+	if f.Live, err = c.table(live); err != nil {
+		return f, Evidence{}, err
+	}
+	if f.Holders, err = c.holders(f); err != nil {
+		return f, Evidence{}, err
+	}
+	f.Protected = make(map[int]string)
+	for pid, p := range f.Live {
+		if err := c.Guard.Process(p.Process); err != nil {
+			f.Protected[pid] = err.Error()
+		}
+	}
+	for _, k := range known.Files {
+		f.Traits[k.Path] = c.trait(k.Path)
+	}
+	for range rounds {
+		e, missing := decide(f)
+		if len(missing) == 0 {
+			return f, e, nil
+		}
+		for _, path := range missing {
+			f.Traits[path] = c.trait(path)
+		}
+	}
+	return f, Decide(f), nil
+}
+
+// table reads the process table, and takes from the history what cannot have
+// changed.
+func (c *Collector) table(known map[int]observe.Process) (map[int]observe.Process, error) {
+	pids, err := c.Proc.PIDs()
+	if err != nil {
+		return nil, err
+	}
+	live := make(map[int]observe.Process, len(pids))
+	for _, pid := range pids {
+		p, err := c.Proc.Stat(pid)
+		if err != nil || p.State == "Z" || p.State == "X" {
+			continue
+		}
+		old, ok := known[pid]
+		if ok && old.Start != p.Start {
+			old = observe.Process{}
+		}
+		file, names := c.Proc.Exe(pid)
+		if old.Exe != "" && old.ExeFile == file && names > 0 && !old.ExeDeleted && interpreter(old.Exe) == "" {
+			p = refreshed(old.Process, p)
+		} else if !p.Kernel {
+			c.Proc.Detail(&p)
+		}
+		live[pid] = observe.Process{Process: p, Parent: old.Parent}
+	}
+	return live, nil
+}
+
+// refreshed puts what proc_pid_stat(5) says now into what was known.
+func refreshed(old, now procfs.Process) procfs.Process {
+	old.PPID, old.PGID, old.SID, old.State, old.Comm = now.PPID, now.PGID, now.SID, now.State, now.Comm
+	return old
+}
+
+// holders finds the processes behind the flows: those that hold the socket now,
+// those that the history knows, else those that listen on the local port.
+func (c *Collector) holders(f Facts) ([]Holder, error) {
+	sockets, err := sockdiag.List()
+	if err != nil {
+		return nil, err
+	}
+	wanted := make(map[uint64]bool)
+	for _, s := range sockets {
+		if s.Inode != 0 && slices.ContainsFunc(f.Flows, func(w Flow) bool { return matches(s, w) || listens(s, w) }) {
+			wanted[s.Inode] = true
+		}
+	}
+	pids, err := c.Proc.SocketHolders(wanted)
+	if err != nil {
+		return nil, err
+	}
+	var all []Holder
+	for i, flow := range f.Flows {
+		of := func(match func(sockdiag.Socket, Flow) bool, via string, live bool) {
+			for _, s := range sockets {
+				if !match(s, flow) {
+					continue
+				}
+				for _, pid := range pids[s.Inode] {
+					if p, ok := f.Live[pid]; ok {
+						all = append(all, Holder{Flow: i, Process: p.ID, Via: via, Live: live})
+					}
+				}
+			}
+		}
+		before := len(all)
+		of(matches, "sock_diag", true)
+		all = append(all, c.remembered(i, flow)...)
+		if len(all) == before {
+			of(listens, "listener", false)
+		}
+	}
+	return unique(all), nil
+}
+
+// remembered asks the history. A connection counts when it was open within the
+// history's time before the alert, and was not opened after it.
+func (c *Collector) remembered(i int, flow Flow) []Holder {
+	const slack = 2 * time.Minute // Clocks of data source and endpoint differ.
+	var all []Holder
+	for _, conn := range c.History.Find(flow.Remote, flow.Local.Port()) {
+		if conn.Process.PID == 0 {
+			continue
+		}
+		if !flow.SeenAt.IsZero() {
+			if conn.Opened.After(flow.SeenAt.Add(slack)) || !conn.Closed.IsZero() && conn.Closed.Before(flow.SeenAt.Add(-c.Keep)) {
+				continue
+			}
+		}
+		all = append(all, Holder{Flow: i, Process: conn.Process, Via: "history", Live: conn.Closed.IsZero(), Closed: conn.Closed})
+	}
+	return all
+}
+
+// unique drops a second finding of the same process for the same flow.
+func unique(all []Holder) []Holder {
+	var kept []Holder
+	for _, h := range all {
+		if !slices.ContainsFunc(kept, func(k Holder) bool { return k.Flow == h.Flow && k.Process == h.Process }) {
+			kept = append(kept, h)
+		}
+	}
+	return kept
+}
+
+func matches(s sockdiag.Socket, f Flow) bool {
+	if s.Protocol != f.Protocol || f.Local.Port() != 0 && s.Local.Port() != f.Local.Port() {
+		return false
+	}
+	if s.Remote == f.Remote {
+		return true
+	}
+	// A UDP socket that is not connected may speak to anybody.
+	return f.Protocol == syscall.IPPROTO_UDP && s.Remote.Port() == 0 && f.Local.Port() != 0
+}
+
+func listens(s sockdiag.Socket, f Flow) bool {
+	return f.Protocol == syscall.IPPROTO_TCP && s.Protocol == f.Protocol && s.State == sockdiag.Listen &&
+		f.Local.Port() != 0 && s.Local.Port() == f.Local.Port()
+}
+
+// Sockets returns the live connections that processes of the tree hold to the
+// remote sides of the flows.
+func (c *Collector) Sockets(flows []Flow) ([]sockdiag.Socket, error) {
+	sockets, err := sockdiag.List()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(sockets, func(s sockdiag.Socket) bool {
+		return s.Protocol != syscall.IPPROTO_TCP || s.State == sockdiag.TimeWait ||
+			!slices.ContainsFunc(flows, func(f Flow) bool { return s.Remote == f.Remote && matches(s, f) })
+	}), nil
+}
+
+func (c *Collector) trait(path string) Trait {
+	var t Trait
+	var st syscall.Stat_t
+	if syscall.Lstat(filepath.Join(c.Root, path), &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFREG {
+		t.There = true
+		t.File = procfs.FileID{Dev: uint64(st.Dev), Ino: st.Ino}
+		var fs unix.Statfs_t
+		if unix.Statfs(filepath.Join(c.Root, path), &fs) == nil {
+			t.Memory = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
+		}
+	}
+	s, err := c.Packages.Check(path)
+	if err != nil {
+		// The path is a package's and the file is gone or unreadable.
+		s = packages.Standing{State: packages.Unverified, Why: err.Error()}
+	}
+	t.Standing = s
+	return t
+}
+
+// Persistence adds what starts the files of the evidence, and the wrappers in
+// between, which become evidence themselves.
+func (c *Collector) Persistence(e *Evidence) {
+	entries := c.Finder.All()
+	taken := make(map[string]bool)
+	for again := true; again; {
+		again = false
+		for _, entry := range entries {
+			if taken[entry.Key()] {
+				continue
+			}
+			why, wrapper, ok := starts(*e, entry)
+			if !ok {
+				continue
+			}
+			taken[entry.Key()], again = true, true
+			e.Entries = append(e.Entries, Start{Entry: entry, Why: why})
+			if wrapper != "" && !slices.Contains(e.Paths(), wrapper) {
+				t := c.trait(wrapper)
+				e.Files = append(e.Files, SuspectFile{Path: wrapper, File: t.File, Why: "it is the script between " + entry.Name() + " and the threat"})
+			}
+		}
+	}
+}
+
+// starts tells whether an entry starts the threat: a file of it, or a unit that
+// does.
+func starts(e Evidence, entry persistence.Entry) (why, wrapper string, ok bool) {
+	if file, wrapper, ok := entry.Starting(e.Paths()); ok {
+		if wrapper != "" {
+			return fmt.Sprintf("it starts %s through %s", file, wrapper), wrapper, true
+		}
+		return "it starts " + file, "", true
+	}
+	for _, s := range e.Entries {
+		if entry.Starts != "" && s.Kind == persistence.Unit && entry.Starts == s.Unit && entry.User == s.User && !entry.Packaged {
+			return "it starts the unit " + s.Unit, "", true
+		}
+	}
+	return "", "", false
+}
+
+// Executable returns the open executable of a process, also of a deleted one. The
+// caller closes it.
+func (c *Collector) Executable(pid int) (*os.File, error) {
+	f, err := os.OpenFile(c.Proc.File(pid, "exe"), os.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the executable of pid %d: %w", pid, err)
+	}
+	return f, nil
+}
+
+// ParseFlow makes a flow from a remote side alone, for a look by hand.
+func ParseFlow(remote string, now time.Time) (Flow, error) {
+	at, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return Flow{}, fmt.Errorf("remote side %q: want ADDRESS:PORT, as 192.0.2.1:443 or [2001:db8::1]:443", remote)
+	}
+	return Flow{Protocol: syscall.IPPROTO_TCP, Remote: at, SeenAt: now}, nil
+}

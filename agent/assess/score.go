@@ -1,0 +1,127 @@
+package assess
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/cordon-security/cordon/agent/packages"
+	"github.com/cordon-security/cordon/agent/procfs"
+)
+
+// suspicion is the score from which on a process is suspicious. A process that
+// holds the flow of an alert and reaches it is confirmed.
+const suspicion = 50
+
+// The points. The score of a file is its greatest, not their sum: each reason
+// stands for itself.
+const (
+	pointsNameless    = 100 // An executable that never had a name.
+	pointsDeleted     = 80  // An unpackaged executable that was deleted while it runs.
+	pointsTemporary   = 70  // In a directory that anybody may write, or that is gone after a boot.
+	pointsHidden      = 70  // Below a name that begins with a dot.
+	pointsChanged     = 70  // At a packaged path, with other content.
+	pointsMounted     = 60  // On a medium or mount that is no part of the system.
+	pointsHome        = 60  // In a home directory.
+	pointsShellSocket = 90  // Program text that opens a connection itself.
+	pointsFetchAndRun = 60  // Program text that fetches and runs.
+	pointsUnpackaged  = 30  // From no package, in a place for local programs.
+)
+
+var (
+	temporaryDirs = []string{"/tmp", "/var/tmp", "/dev/shm", "/run/user", "/run/lock", "/run/shm", "/var/crash", "/var/www"}
+	mountedDirs   = []string{"/mnt", "/media"}
+	homeDirs      = []string{"/home", "/root"}
+)
+
+// mark is a score with its reason; no points mean nothing is held against it.
+type mark struct {
+	points int
+	why    string
+}
+
+func worse(a, b mark) mark {
+	if b.points > a.points {
+		return b
+	}
+	return a
+}
+
+// markFile scores a file by where it lies and where it came from.
+func markFile(name string, t Trait) mark {
+	if name == "" {
+		return mark{}
+	}
+	switch t.Standing.State {
+	case packages.Unchanged, packages.Unverified:
+		return mark{}
+	case packages.Changed:
+		return mark{pointsChanged, fmt.Sprintf("%s is at a path of package %s, but %s", name, t.Standing.Package, t.Standing.Why)}
+	}
+	m := mark{pointsUnpackaged, name + " comes from no package"}
+	if dir := dirOf(name, temporaryDirs); dir != "" {
+		m = worse(m, mark{pointsTemporary, fmt.Sprintf("%s comes from no package and lies in %s", name, dir)})
+	}
+	if t.Memory {
+		m = worse(m, mark{pointsTemporary, name + " comes from no package and lies on a file system in memory"})
+	}
+	if hidden(name) {
+		m = worse(m, mark{pointsHidden, name + " comes from no package and lies under a hidden name"})
+	}
+	if dir := dirOf(name, homeDirs); dir != "" {
+		m = worse(m, mark{pointsHome, name + " comes from no package and lies in a home directory"})
+	}
+	if dir := dirOf(name, mountedDirs); dir != "" {
+		m = worse(m, mark{pointsMounted, fmt.Sprintf("%s comes from no package and lies on a mount below %s", name, dir)})
+	}
+	return m
+}
+
+func dirOf(name string, dirs []string) string {
+	for _, d := range dirs {
+		if strings.HasPrefix(name, d+"/") {
+			return d
+		}
+	}
+	return ""
+}
+
+func hidden(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if len(part) > 1 && part[0] == '.' && part != ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// markExe scores a process by its executable.
+func markExe(p procfs.Process, t Trait) mark {
+	switch {
+	case p.Kernel || p.Exe == "":
+		return mark{}
+	case p.Memfd:
+		return mark{pointsNameless, fmt.Sprintf("the executable of pid %d never had a name (%s)", p.PID, path.Base(p.Exe))}
+	case p.ExeDeleted && t.Standing.State == packages.Unpackaged:
+		return mark{pointsDeleted, fmt.Sprintf("the executable %s comes from no package and was deleted while it runs", p.Exe)}
+	case p.ExeDeleted:
+		return mark{} // A package was upgraded under a running program.
+	}
+	return markFile(p.Exe, t)
+}
+
+// markInput scores a process by the script or text that its interpreter runs.
+func markInput(in input, t Trait) mark {
+	m := mark{}
+	if in.path != "" {
+		m = markFile(in.path, t)
+	}
+	text := in.inline
+	switch {
+	case strings.Contains(text, "/dev/tcp/") || strings.Contains(text, "/dev/udp/"):
+		m = worse(m, mark{pointsShellSocket, "its command opens a network connection from the shell itself"})
+	case (strings.Contains(text, "curl ") || strings.Contains(text, "wget ")) && strings.Contains(text, "|"):
+		m = worse(m, mark{pointsFetchAndRun, "its command fetches something and pipes it on"})
+	}
+	return m
+}

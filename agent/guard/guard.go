@@ -1,0 +1,171 @@
+package guard
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cordon-security/cordon/agent/packages"
+	"github.com/cordon-security/cordon/agent/procfs"
+)
+
+// Refusal is the error of what the guard forbids.
+type Refusal struct {
+	// Rule is a short fixed name, Why says it in words.
+	Rule, Why string
+}
+
+// Error names the rule and says in words what it protects.
+func (r *Refusal) Error() string { return fmt.Sprintf("the guard refuses (%s): %s", r.Rule, r.Why) }
+
+// DefaultServices are the units whose main process is never stopped.
+func DefaultServices() []string {
+	return []string{
+		"apache2.service", "containerd.service", "cron.service", "dbus.service", "docker.service",
+		"libvirtd.service", "mariadb.service", "named.service", "networking.service", "NetworkManager.service",
+		"nginx.service", "postgresql@*.service", "rsyslog.service", "slapd.service", "ssh.service", "smbd.service",
+	}
+}
+
+// essential are programs that no host can be without, as long as they are the
+// package's own.
+var essential = []string{
+	"/usr/sbin/sshd", "/usr/bin/dbus-daemon", "/usr/bin/dbus-broker", "/usr/bin/dbus-broker-launch",
+	"/usr/sbin/init", "/usr/sbin/agetty", "/usr/bin/login", "/usr/sbin/cron",
+	"/usr/lib/openssh/sshd-session", "/usr/lib/openssh/sshd-auth",
+}
+
+// kept are files that are never moved whole, packaged or not; lines in them may
+// be disabled.
+var kept = []string{
+	"/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/fstab", "/etc/crontab", "/etc/sudoers",
+	"/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/machine-id",
+}
+
+// Options is what the guard needs to know.
+type Options struct {
+	Packages *packages.DB
+	Proc     procfs.FS
+	// Self is the agent's pid.
+	Self int
+	// Services are unit names, with * and ? as in path.Match.
+	Services []string
+	// Own are the agent's files and directories.
+	Own []string
+}
+
+// Guard answers for one host. It is safe for concurrent use.
+type Guard struct {
+	o Options
+	// ours is the agent and its ancestors. One that ends is replaced by another
+	// that is an ancestor already, so the set never grows.
+	ours map[procfs.ID]bool
+}
+
+// New returns a guard.
+func New(o Options) (*Guard, error) {
+	for _, s := range o.Services {
+		if _, err := path.Match(s, ""); err != nil {
+			return nil, fmt.Errorf("listed service %q: %w", s, err)
+		}
+	}
+	return &Guard{o: o, ours: lineage(o.Proc, o.Self)}, nil
+}
+
+// Process returns a *Refusal when the process must not be stopped.
+func (g *Guard) Process(p procfs.Process) error {
+	switch {
+	case p.PID == 1:
+		return &Refusal{"pid 1", "it is the first process of the host"}
+	case p.Kernel:
+		return &Refusal{"kernel thread", p.Comm + " is part of the kernel"}
+	case g.ours[p.ID]:
+		return &Refusal{"the agent", fmt.Sprintf("pid %d is the agent or started it", p.PID)}
+	}
+	if name, ok := g.essential(p); ok {
+		return &Refusal{"essential program", name + " is unchanged from its package, and the host cannot do without it"}
+	}
+	if unit := p.Unit(); unit != "" && p.PPID == 1 && g.listed(unit) {
+		return &Refusal{"listed service", fmt.Sprintf("pid %d is the main process of %s", p.PID, unit)}
+	}
+	return nil
+}
+
+// lineage returns a process and its ancestors.
+func lineage(fs procfs.FS, pid int) map[procfs.ID]bool {
+	line := make(map[procfs.ID]bool)
+	for pid > 0 {
+		p, err := fs.Stat(pid)
+		if err != nil {
+			break
+		}
+		line[p.ID] = true
+		pid = p.PPID
+	}
+	return line
+}
+
+func (g *Guard) essential(p procfs.Process) (string, bool) {
+	exe := p.Exe
+	if exe == "" || p.ExeDeleted && p.Memfd {
+		return "", false
+	}
+	if !slices.Contains(essential, exe) && !strings.HasPrefix(exe, "/usr/lib/systemd/") && !strings.HasPrefix(exe, "/lib/systemd/") {
+		return "", false
+	}
+	if p.ExeDeleted {
+		// An upgrade replaced the file; the path is still the package's.
+		return exe, g.state(exe) != packages.Unpackaged
+	}
+	return exe, g.state(exe) == packages.Unchanged
+}
+
+func (g *Guard) state(file string) packages.State {
+	s, err := g.o.Packages.Check(file)
+	if err != nil {
+		return packages.Unverified
+	}
+	return s.State
+}
+
+func (g *Guard) listed(unit string) bool {
+	return slices.ContainsFunc(g.o.Services, func(pattern string) bool {
+		ok, _ := path.Match(pattern, unit)
+		return ok
+	})
+}
+
+// File returns a *Refusal when the file at path must stay where it is.
+func (g *Guard) File(file string) error {
+	file = filepath.Clean(file)
+	if slices.Contains(kept, file) {
+		return &Refusal{"system file", file + " is needed by the host and never moved whole"}
+	}
+	for _, dir := range []string{"/proc", "/sys", "/boot"} {
+		if within(file, dir) {
+			return &Refusal{"system directory", file + " lies in " + dir}
+		}
+	}
+	for _, own := range g.o.Own {
+		if within(file, own) {
+			return &Refusal{"the agent", file + " belongs to the agent"}
+		}
+	}
+	s, err := g.o.Packages.Check(file)
+	if err != nil {
+		return nil // It is gone or unreadable: the act itself says so.
+	}
+	switch s.State {
+	case packages.Unchanged:
+		return &Refusal{"packaged file", fmt.Sprintf("%s is unchanged from package %s", file, s.Package)}
+	case packages.Unverified:
+		return &Refusal{"packaged file", fmt.Sprintf("%s comes from package %s, and it cannot be shown to be changed: %s", file, s.Package, s.Why)}
+	}
+	return nil
+}
+
+func within(file, dir string) bool {
+	return file == dir || strings.HasPrefix(file, strings.TrimSuffix(dir, "/")+"/")
+}
