@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -90,6 +91,7 @@ func write(dir string, o Order) error {
 	if err != nil {
 		return err
 	}
+	giveToOwner(f, dir)
 	_, writeErr := f.Write(append(b, '\n'))
 	syncErr := f.Sync()
 	closeErr := f.Close()
@@ -100,6 +102,18 @@ func write(dir string, o Order) error {
 		return syncErr
 	}
 	return errors.Join(closeErr, syncDir(dir))
+}
+
+// giveToOwner lets the device, which has a user of its own, read and go on with
+// what root wrote in its directory. It is a courtesy: nothing depends on it.
+func giveToOwner(f *os.File, dir string) {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		_ = f.Chown(int(st.Uid), int(st.Gid))
+	}
 }
 
 func syncDir(dir string) error {
@@ -143,6 +157,7 @@ func (m Marker) Log(event string, o Order, at time.Time, detail string) error {
 	if err != nil {
 		return fmt.Errorf("break-glass log: %w", err)
 	}
+	giveToOwner(f, m.StateDir)
 	_, err = f.Write(append(line, '\n'))
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("break-glass log: %w", err)

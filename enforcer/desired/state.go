@@ -19,6 +19,7 @@ type State struct {
 	owners      map[[16]byte]guard.MAC
 	begun       map[guard.MAC]int64
 	reasons     map[string]string
+	accepted    int
 }
 
 // subject is what hangs on one quarantined MAC. The addresses of a MAC whose
@@ -49,6 +50,9 @@ func (s *State) Degraded() string { return s.degraded }
 
 // Len is how many quarantines there are.
 func (s *State) Len() int { return len(s.quarantines) }
+
+// Accepted is how many of them the guard let in.
+func (s *State) Accepted() int { return s.accepted }
 
 // Get returns the quarantine with this id, or nil.
 func (s *State) Get(id string) *Quarantine { return s.quarantines[id] }
@@ -152,6 +156,7 @@ func (s *State) put(q *Quarantine) {
 		s.detach(old)
 	}
 	if q.Accepted != 0 {
+		s.accepted++
 		s.begin(q)
 	}
 }
@@ -165,6 +170,9 @@ func (s *State) remove(id string) {
 
 // detach takes q, which is no longer in the set, from its MACs.
 func (s *State) detach(q *Quarantine) {
+	if q.Accepted != 0 {
+		s.accepted--
+	}
 	for _, m := range q.MACs {
 		sub := s.subjects[m]
 		if sub == nil {
@@ -182,10 +190,15 @@ func (s *State) detach(q *Quarantine) {
 }
 
 func (s *State) accept(id string, at int64) {
-	if q := s.quarantines[id]; q != nil {
-		q.Accepted = at
-		s.begin(q)
+	q := s.quarantines[id]
+	if q == nil || at == 0 {
+		return
 	}
+	if q.Accepted == 0 {
+		s.accepted++
+	}
+	q.Accepted = at
+	s.begin(q)
 }
 
 func (s *State) begin(q *Quarantine) {

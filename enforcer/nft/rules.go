@@ -127,9 +127,9 @@ func inetLayout(allow []Allowed) layout {
 		chains: append(limitedChains(allow, false),
 			chain{name: "from_mac", rules: verdictOf(load(link, 6, 6), setMAC+limited, "limited_from")},
 			chain{name: "from_ip4", rules: verdictOf(load(network, 12, 4), setIP4+limited, "limited_from")},
-			chain{name: "from_ip6", rules: verdictOf(load(network, 8, 16), setIP6+limited, "limited_from")},
+			chain{name: "from_ip6", rules: append(discovery(), verdictOf(load(network, 8, 16), setIP6+limited, "limited_from")...)},
 			chain{name: "to_ip4", rules: verdictOf(load(network, 16, 4), setIP4+limited, "limited_to")},
-			chain{name: "to_ip6", rules: verdictOf(load(network, 24, 16), setIP6+limited, "limited_to")},
+			chain{name: "to_ip6", rules: append(discovery(), verdictOf(load(network, 24, 16), setIP6+limited, "limited_to")...)},
 			chain{name: "prerouting", hook: nftables.ChainHookPrerouting, priority: -300, rules: [][]expr.Any{
 				rule(meta(expr.MetaKeyIIFTYPE, binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER)),
 					load(link, 6, 6), inSet(setMAC, false), jump("from_mac")),
@@ -140,6 +140,17 @@ func inetLayout(allow []Allowed) layout {
 			chain{name: "output", hook: nftables.ChainHookOutput, priority: -10, rules: out},
 		),
 	}
+}
+
+// discovery lets neighbour discovery from and to a blocked address pass. What a
+// quarantined MAC sends was dropped before; this is how the next owner of its
+// address is noticed, as ARP, which these hooks never see, does it for IPv4.
+func discovery() [][]expr.Any {
+	var out [][]expr.Any
+	for _, kind := range []byte{icmp6NS, icmp6NA} {
+		out = append(out, rule(l4(unix.IPPROTO_ICMPV6), load(transport, 0, 1), equals([]byte{kind}), back()))
+	}
+	return out
 }
 
 // verdictOf sends a quarantined key with limited access to a chain that returns

@@ -11,7 +11,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // skeleton is our tables but for the quarantined keys: chains, rules, sets, and
@@ -95,9 +94,10 @@ func (s *skeleton) compare(l *layout) (*findings, error) {
 		return f, nil
 	}
 	f.table = true
-	if tables[i].Flags&unix.NFT_TABLE_F_DORMANT != 0 {
+	// Ours has no flags; the one that matters is "dormant", which switches it off.
+	if tables[i].Flags != 0 {
 		f.unfit, f.setsMissing = true, true
-		f.add("table %s was dormant", name)
+		f.add("table %s was dormant or owned by a process", name)
 	}
 	if err := s.compareSets(l, f, tables[i]); err != nil {
 		return nil, err

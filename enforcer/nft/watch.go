@@ -103,8 +103,8 @@ func (w *watcher) ignore(ports ...uint32) error {
 		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
-// errClosed says that the method was closed.
-var errClosed = errors.New("nftables: closed")
+// ErrClosed says that the method was closed.
+var ErrClosed = errors.New("nftables: closed")
 
 // next waits for a transaction of somebody else that touched our tables.
 func (w *watcher) next(s *socket) (Change, error) {
@@ -151,7 +151,7 @@ func (w *watcher) ready() error {
 			return err
 		}
 		if fds[1].Revents != 0 {
-			return errClosed
+			return ErrClosed
 		}
 		return nil
 	}

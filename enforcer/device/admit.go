@@ -1,0 +1,275 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/cordon-security/cordon/enforcer/desired"
+	"github.com/cordon-security/cordon/enforcer/neighbor"
+	"github.com/cordon-security/cordon/internal/guard"
+)
+
+// capRefusal asks the cap about one more endpoint, when extra were let in and
+// not committed yet. A nil refusal lets it in.
+func (d *Device) capRefusal(now time.Time, extra int, began []time.Time) *guard.Refusal {
+	limit := d.guard.Cap()
+	if limit.New > 0 {
+		began = append(began, d.store.Begun(now.Add(-limit.Window))...)
+	}
+	return limit.Check(d.store.Accepted()+extra, began, now)
+}
+
+// known reports that an endpoint counts already: it is quarantined by another
+// order, or was within the window. The second of these does not count anew
+// against the rate, so that an order given twice is not two.
+func (d *Device) known(now time.Time, q *desired.Quarantine) (inForce, recent bool) {
+	for _, m := range q.MACs {
+		for _, other := range d.store.Of(m) {
+			inForce = inForce || other.Accepted != 0 && other.ID != q.ID
+		}
+	}
+	return inForce, d.store.HasBegun(q.Key(), now.Add(-d.guard.Cap().Window))
+}
+
+// admission lets in what the cap allows, one after the other within one order.
+type admission struct {
+	device *Device
+	now    time.Time
+	extra  int
+	began  []time.Time
+}
+
+func (a *admission) admits(q *desired.Quarantine) bool {
+	inForce, recent := a.device.known(a.now, q)
+	began := a.began
+	r := a.device.capRefusal(a.now, a.extra, began)
+	switch {
+	case r == nil, inForce, recent && r.Rule == guard.RuleCapRate:
+	default:
+		return false
+	}
+	a.extra++
+	if !inForce && !recent {
+		a.began = append(a.began, a.now)
+	}
+	return true
+}
+
+// admit lets in what waits, as far as the cap allows now, the first ordered
+// first as far as ids tell.
+func (d *Device) admit(now time.Time) {
+	d.store.Forget(now.Add(-max(d.guard.Cap().Window, time.Hour)))
+	if len(d.waiting) == 0 {
+		return
+	}
+	ids := make([]string, 0, len(d.waiting))
+	for id := range d.waiting {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	a := admission{device: d, now: now}
+	var ops []desired.Operation
+	touched := members{}
+	for _, id := range ids {
+		q := d.store.Get(id)
+		if q == nil || q.Accepted != 0 || q.Fault != "" {
+			delete(d.waiting, id)
+			continue
+		}
+		if _, phase, _ := d.view(now).Verdict(q); phase == desired.Refused {
+			continue
+		}
+		if !a.admits(q) {
+			break
+		}
+		ops = append(ops, desired.Accept(id, now))
+		touched.add(d.store.State, q)
+		delete(d.waiting, id)
+	}
+	if len(ops) == 0 {
+		return
+	}
+	if err := d.store.Commit(ops...); err != nil {
+		d.log.Error("admitted in memory only", "err", err)
+	}
+	d.log.Info("the cap has room again, quarantines that waited are carried out", "count", len(ops))
+	if err := d.enforce(now, touched); err != nil {
+		d.log.Error("quarantines are not in force, retrying", "err", err)
+	}
+	d.judgeTouched(now, touched)
+}
+
+// refreshGuard takes in what of this machine must never be cut off. When that
+// changed, everything is judged anew.
+func (d *Device) refreshGuard() error {
+	locals, err := d.opts.Locals.Protected()
+	if err != nil && d.guard != nil {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("this machine's own addresses: %w", err)
+	}
+	all := append(slices.Clone(d.opts.Protected), locals...)
+	if d.guard != nil && slices.Equal(all, d.protected) {
+		return nil
+	}
+	g, err := guard.New(all, d.opts.Cap)
+	if err != nil {
+		return err
+	}
+	first := d.guard == nil
+	d.guard, d.protected = g, all
+	if first {
+		return nil
+	}
+	d.log.Info("the protected list changed", "entries", len(all))
+	now := d.now()
+	if _, err := d.pruneAll(now); err != nil {
+		return errors.Join(errors.New("apply the new protected list"), err)
+	}
+	d.judgeAll(now)
+	return nil
+}
+
+func (d *Device) noteExpiry(q *desired.Quarantine) {
+	if q.Expires != 0 && (d.expiry == 0 || q.Expires < d.expiry) {
+		d.expiry = q.Expires
+	}
+}
+
+// expire ends the quarantines whose time has come, by the wall clock, which is
+// asked anew each time: a clock that is set counts at once.
+func (d *Device) expire(now time.Time) {
+	if d.expiry == 0 || now.UnixNano() < d.expiry {
+		return
+	}
+	d.expiry = 0
+	var ended []*desired.Quarantine
+	d.store.Each(func(q *desired.Quarantine) {
+		if q.Expired(now) {
+			ended = append(ended, q)
+			return
+		}
+		d.noteExpiry(q)
+	})
+	if len(ended) == 0 {
+		return
+	}
+	touched := members{}
+	var ops []desired.Operation
+	for _, q := range ended {
+		touched.add(d.store.State, q)
+		ops = append(ops, desired.Remove(q.ID))
+	}
+	if err := d.store.Commit(ops...); err != nil {
+		d.log.Error("expired in memory only; it expires again after a restart", "err", err)
+	}
+	err := d.enforce(now, touched)
+	for _, q := range ended {
+		d.left(now, q, expired, err)
+		d.log.Info("quarantine expired", "quarantine", q.ID, "expired_at", time.Unix(0, q.Expires).UTC())
+	}
+	d.judgeTouched(now, touched)
+}
+
+// left publishes that a quarantine ended, at once when it is read back as gone
+// and else when it is.
+func (d *Device) left(now time.Time, q *desired.Quarantine, how phaseGone, err error) {
+	delete(d.waiting, q.ID)
+	if err == nil {
+		d.hub.publish(statusEvent(goneStatus(q.ID, d.opts.Method.Name(), how, now, "")))
+		return
+	}
+	l := leaving{phase: how, detail: err.Error()}
+	for _, m := range q.MACs {
+		l.members = append(l.members, memberOf(m))
+	}
+	d.leaving[q.ID] = l
+}
+
+// Observe takes in an address binding that a source saw.
+func (d *Device) Observe(o neighbor.Observation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	touched := members{}
+	for _, c := range d.table.Observe(o) {
+		d.hub.publish(bindingEvent(c))
+		d.follow(now, c, touched)
+	}
+	if len(touched) == 0 {
+		return
+	}
+	if err := d.enforce(now, touched); err != nil {
+		d.log.Error("an address could not be followed, retrying", "err", err)
+	}
+	d.judgeTouched(now, touched)
+}
+
+// follow moves an address into the sets or out of them. One that merely stopped
+// answering stays for a while, because a cut-off endpoint is silent.
+func (d *Device) follow(now time.Time, c neighbor.Observation, touched members) {
+	owner, held := d.store.Owner(c.Address)
+	if !c.Present || held && owner == c.MAC {
+		return
+	}
+	quarantined := len(d.store.Of(c.MAC)) > 0
+	switch {
+	case quarantined && held:
+		d.table.Settle(c.Address)
+		fallthrough
+	case quarantined:
+		_ = d.store.Note(desired.Bind(desired.Binding{Address: c.Address, MAC: c.MAC, Seen: c.Seen}))
+		if until, contested := d.table.Contested(c.Address, now); contested {
+			d.contested[c.Address] = until
+			d.log.Warn("a quarantined endpoint claims an address that was somebody else's; it is cut off by MAC, the address is not blocked until that is settled",
+				"address", c.Address, "mac", c.MAC.String(), "until", until)
+		}
+		d.log.Info("a quarantined endpoint has a new address", "address", c.Address, "mac", c.MAC.String())
+	case held:
+		_ = d.store.Note(desired.Unbind(c.Address))
+		delete(d.contested, c.Address)
+		d.log.Info("an address of a quarantined endpoint belongs to somebody else now", "address", c.Address, "mac", c.MAC.String())
+	default:
+		return
+	}
+	touched[addressMember(c.Address)] = struct{}{}
+}
+
+// settle blocks addresses whose dispute is over, and frees those whose holder
+// has been gone for long.
+func (d *Device) settle(now time.Time) {
+	touched := members{}
+	for a, until := range d.contested {
+		if !now.Before(until) {
+			delete(d.contested, a)
+			touched[addressMember(a)] = struct{}{}
+		}
+	}
+	var ops []desired.Operation
+	if now.Second() == 0 {
+		ops = d.goneAddresses(now, touched)
+	}
+	if len(ops) > 0 {
+		_ = d.store.Note(ops...)
+	}
+	if err := d.enforce(now, touched); err != nil {
+		d.log.Error("addresses could not be settled, retrying", "err", err)
+	}
+}
+
+// goneAddresses lists the addresses whose holder stopped answering long ago.
+func (d *Device) goneAddresses(now time.Time, touched members) []desired.Operation {
+	var ops []desired.Operation
+	d.store.EachOwner(func(a netip.Addr, m guard.MAC) {
+		since, left := d.table.Gone(a, m)
+		if left && now.Sub(since) > gone {
+			ops = append(ops, desired.Unbind(a))
+			touched[addressMember(a)] = struct{}{}
+		}
+	})
+	return ops
+}

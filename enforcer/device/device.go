@@ -1,0 +1,303 @@
+// Package device is an enforcement device: it takes orders, keeps them, decides
+// by its own guard, drives the enforcement methods until what is wanted is in
+// force and read back, and says what it found.
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/cordon-security/cordon/enforcer/breakglass"
+	"github.com/cordon-security/cordon/enforcer/desired"
+	"github.com/cordon-security/cordon/enforcer/neighbor"
+	"github.com/cordon-security/cordon/enforcer/reconcile"
+	"github.com/cordon-security/cordon/internal/guard"
+)
+
+// Method is one means of enforcement. Each call is idempotent and safe to
+// repeat after an error.
+type Method interface {
+	// Name is the method's in statuses.
+	Name() string
+	// Ensure gives the members their access, all or none.
+	Ensure([]reconcile.Member) error
+	// Remove frees the members; what is not there is no error.
+	Remove([]reconcile.Member) error
+	// ReadBack says of each member whether exactly its access is in force.
+	ReadBack([]reconcile.Member) ([]bool, error)
+	// Prune makes all that is in force what is wanted; with keep it frees nobody.
+	Prune(want reconcile.Wanted, keep bool) (reconcile.Report, error)
+	// Repair makes right what the method stands on, and says what was wrong and
+	// whether members were lost by it.
+	Repair() (wrong []string, lost bool, err error)
+	// Count reads back how many members are in force, whoever wanted them.
+	Count() (int, error)
+	// Clear frees everybody and reads that back.
+	Clear() error
+}
+
+// Flows ends the connections of addresses that were just cut off.
+type Flows interface {
+	End([]netip.Addr) error
+}
+
+// Locals says what of this machine must never be cut off.
+type Locals interface {
+	Protected() ([]guard.Protected, error)
+}
+
+// Options are what a Device needs.
+type Options struct {
+	// Name is the device's in its statuses; Version is the program's.
+	Name, Version string
+	// StateDir must exist. RunDir is where a break-glass order goes when StateDir
+	// cannot be written; it may be empty.
+	StateDir, RunDir string
+	// Protected and Cap are the local guard.
+	Protected []guard.Protected
+	Cap       guard.Cap
+	Method    Method
+	Flows     Flows
+	Locals    Locals
+	Sources   []neighbor.Source
+	Log       *slog.Logger
+	// Now is the wall clock; nil means the machine's.
+	Now func() time.Time
+}
+
+// Device is safe for concurrent use.
+type Device struct {
+	opts   Options
+	log    *slog.Logger
+	marker breakglass.Marker
+	hub    *hub
+	flows  chan []netip.Addr
+	wake   chan struct{}
+
+	mu        sync.Mutex
+	store     *desired.Store
+	table     *neighbor.Table
+	guard     *guard.Guard
+	protected []guard.Protected
+	broken    breakglass.Order
+	suspended bool
+	// markedOnDisk says that the break-glass order was seen on disk, so that its
+	// going away there ends it.
+	markedOnDisk bool
+	staging      staging
+	waiting      map[string]struct{}
+	leaving      map[string]leaving
+	unsettled    map[reconcile.Member]struct{}
+	contested    map[netip.Addr]time.Time
+	expiry       int64
+	retry        retry
+	localAt      time.Time
+	auditAt      time.Time
+	fault        string
+}
+
+// leaving is a quarantine that is no longer wanted and not yet read back as
+// gone.
+type leaving struct {
+	phase   phaseGone
+	members []reconcile.Member
+	detail  string
+}
+
+// New opens the desired set in StateDir and reads the break-glass marker. It
+// changes nothing in the kernel; Start does.
+func New(o Options) (*Device, error) {
+	if o.StateDir == "" || o.Method == nil || o.Log == nil || o.Flows == nil || o.Locals == nil {
+		return nil, errors.New("enforcement device: a state directory, a method, flows, locals and a log are needed")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	store, err := desired.Open(o.StateDir, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{
+		opts: o, log: o.Log, marker: breakglass.Marker{StateDir: o.StateDir, RunDir: o.RunDir}, hub: newHub(),
+		flows: make(chan []netip.Addr, 64), wake: make(chan struct{}, 1), store: store, table: neighbor.NewTable(),
+		waiting: map[string]struct{}{}, leaving: map[string]leaving{},
+		unsettled: map[reconcile.Member]struct{}{}, contested: map[netip.Addr]time.Time{},
+	}
+	if err := d.refreshGuard(); err != nil {
+		_ = store.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close closes the desired set. What is in force stays in force.
+func (d *Device) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.store.Close()
+}
+
+// Start adopts what stands in the kernel and makes it what is wanted. An error
+// of the kernel is reported and tried again by Run; it does not fail.
+func (d *Device) Start() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.holdUnknown(); err != nil {
+		return err
+	}
+	now := d.now()
+	d.store.Each(func(q *desired.Quarantine) {
+		if q.Accepted == 0 {
+			d.waiting[q.ID] = struct{}{}
+		}
+		d.noteExpiry(q)
+	})
+	d.admit(now)
+	d.broken, d.suspended = d.marker.On()
+	d.auditAt = now.Add(auditEvery)
+	if d.suspended {
+		d.log.Warn("break glass is on: orders are kept and not enforced; 'cordon-enforcer resume' ends that",
+			"since", d.broken.Since, "actor", d.broken.Actor, "reason", d.broken.Reason)
+		d.suspend(now)
+		return nil
+	}
+	report, err := d.pruneAll(now)
+	if err != nil {
+		d.log.Error("what is in force could not be made what is wanted; it is tried again", "err", err)
+		return nil
+	}
+	d.log.Info("quarantines in force", "desired", d.store.Len(), "held", d.store.Revision().String(), "changed", report.String())
+	return nil
+}
+
+// holdUnknown keeps what is in force when the desired set was lost: a device
+// without its set has no right to release.
+func (d *Device) holdUnknown() error {
+	if !d.store.Fresh() {
+		return nil
+	}
+	n, err := d.opts.Method.Count()
+	if err != nil {
+		return fmt.Errorf("read back what is in force: %w", err)
+	}
+	if n == 0 {
+		return nil
+	}
+	why := fmt.Sprintf("there was no desired set, and %d elements were in force; they stay until a snapshot of the orders comes, or 'cordon-enforcer release-all'", n)
+	d.log.Warn("the desired set is gone", "detail", why)
+	_ = d.store.Commit(desired.Degrade(why))
+	return nil
+}
+
+func (d *Device) now() time.Time { return d.opts.Now() }
+
+func (d *Device) view(now time.Time) reconcile.View {
+	return reconcile.View{State: d.store.State, Guard: d.guard, Now: now, Contested: func(a netip.Addr) bool {
+		_, contested := d.table.Contested(a, now)
+		return contested
+	}}
+}
+
+const (
+	tick       = time.Second
+	localEvery = 5 * time.Second
+	auditEvery = 10 * time.Minute
+	// gone is how long after an address stopped answering it leaves the sets, if
+	// nobody else took it before.
+	gone = time.Hour
+)
+
+// Run keeps what is wanted in force until ctx ends.
+func (d *Device) Run(ctx context.Context) error {
+	var wait sync.WaitGroup
+	for _, source := range d.opts.Sources {
+		wait.Go(func() {
+			if err := source.Run(ctx, d.Observe); err != nil && ctx.Err() == nil {
+				d.log.Error("a source of address bindings ended", "err", err)
+			}
+		})
+	}
+	wait.Go(func() { d.endFlows(ctx) })
+	d.keep(ctx)
+	wait.Wait()
+	return nil
+}
+
+func (d *Device) keep(ctx context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-d.wake:
+		}
+		d.tend()
+	}
+}
+
+// tend does what is due by the clock.
+func (d *Device) tend() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	if !d.checkMarker(now) {
+		d.expire(now)
+		d.admit(now)
+		d.settle(now)
+		d.retryUnsettled(now)
+		d.audit(now)
+	}
+	if now.Sub(d.localAt) >= localEvery || now.Before(d.localAt) {
+		d.localAt = now
+		if err := d.refreshGuard(); err != nil {
+			d.log.Warn("this machine's own addresses cannot be read; the last known stay protected", "err", err)
+		}
+	}
+	d.store.Tend()
+}
+
+// audit compares everything once in a while, for what no notification told.
+func (d *Device) audit(now time.Time) {
+	if now.Before(d.auditAt) && d.auditAt.Sub(now) <= auditEvery {
+		return
+	}
+	d.auditAt = now.Add(auditEvery)
+	report, err := d.pruneAll(now)
+	if err != nil {
+		d.log.Error("audit of what is in force", "err", err)
+		return
+	}
+	if report.Changed() {
+		d.drifted(now, "the audit found: "+report.String(), true)
+	}
+}
+
+// endFlows ends connections beside the orders, which do not wait for it: the
+// packets are dropped already.
+func (d *Device) endFlows(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case addresses := <-d.flows:
+			for more := true; more; {
+				select {
+				case next := <-d.flows:
+					addresses = append(addresses, next...)
+				default:
+					more = false
+				}
+			}
+			if err := d.opts.Flows.End(addresses); err != nil {
+				d.log.Warn("connection tracking entries of quarantined addresses could not be deleted; their packets are dropped all the same", "err", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,330 @@
+package device
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cordon-security/cordon/enforcer/desired"
+	"github.com/cordon-security/cordon/enforcer/neighbor"
+	"github.com/cordon-security/cordon/enforcer/reconcile"
+	"github.com/cordon-security/cordon/internal/guard"
+)
+
+// ordered is a quarantine as an order names it.
+type ordered struct {
+	quarantine *desired.Quarantine
+	bindings   []desired.Binding
+}
+
+// delta is an order on top of a revision.
+type delta struct {
+	base, revision desired.Revision
+	puts           []ordered
+	removes        []string
+}
+
+// part is one part of a snapshot.
+type part struct {
+	revision desired.Revision
+	number   uint32
+	last     bool
+	puts     []ordered
+}
+
+// staging collects the parts of a snapshot.
+type staging struct {
+	revision desired.Revision
+	next     uint32
+	puts     []ordered
+}
+
+// maxDesired bounds the desired set.
+const maxDesired = 1_000_000
+
+// answer is what became of an order.
+type answer struct {
+	held         desired.Revision
+	needSnapshot bool
+	detail       string
+	touched      []string
+	gone         []goneID
+}
+
+type goneID struct {
+	id     string
+	phase  phaseGone
+	detail string
+}
+
+func older(a, b desired.Revision) bool {
+	return a.Epoch < b.Epoch || a.Epoch == b.Epoch && a.Number < b.Number
+}
+
+func (d *Device) refuse(format string, args ...any) answer {
+	return answer{held: d.store.Revision(), needSnapshot: true, detail: fmt.Sprintf(format, args...)}
+}
+
+// applyDelta carries a delta out when it fits on the revision that is held. The
+// revision that is held already is answered with what is in force.
+func (d *Device) applyDelta(now time.Time, o delta) answer {
+	held := d.store.Revision()
+	d.staging = staging{}
+	switch {
+	case d.store.Degraded() != "":
+		return d.refuse("%s", d.store.Degraded())
+	case o.revision == held:
+		return d.repeated(now, o)
+	case older(o.revision, held):
+		return d.refuse("order %s is older than %s, which the device holds: nothing was changed", o.revision, held)
+	case o.base != held:
+		return d.refuse("order %s applies on %s, the device holds %s: orders are missing", o.revision, o.base, held)
+	case o.base.Epoch != o.revision.Epoch:
+		return d.refuse("order %s begins a new epoch, which needs a snapshot", o.revision)
+	}
+	return d.carryOut(now, o.revision, o.puts, o.removes, false)
+}
+
+func (d *Device) repeated(now time.Time, o delta) answer {
+	a := answer{held: d.store.Revision(), detail: d.alarm()}
+	for _, p := range o.puts {
+		if d.store.Get(p.quarantine.ID) != nil {
+			a.touched = append(a.touched, p.quarantine.ID)
+		} else if p.quarantine.Expired(now) {
+			a.gone = append(a.gone, goneID{id: p.quarantine.ID, phase: expired})
+		}
+	}
+	for _, id := range o.removes {
+		if d.store.Get(id) == nil {
+			a.gone = append(a.gone, goneID{id: id, detail: d.leaving[id].detail})
+		}
+	}
+	return a
+}
+
+// applyPart takes one part of a snapshot, and carries the whole out with the
+// last one.
+func (d *Device) applyPart(now time.Time, p part) answer {
+	held := d.store.Revision()
+	if older(p.revision, held) {
+		d.staging = staging{}
+		return d.refuse("snapshot %s is older than %s, which the device holds: nothing was changed", p.revision, held)
+	}
+	if p.number == 0 {
+		d.staging = staging{revision: p.revision}
+	}
+	if p.number != d.staging.next || p.revision != d.staging.revision {
+		want := d.staging
+		d.staging = staging{}
+		return d.refuse("part %d of snapshot %s came out of turn, part %d of %s was due: begin again with part 0",
+			p.number, p.revision, want.next, want.revision)
+	}
+	d.staging.next++
+	d.staging.puts = append(d.staging.puts, p.puts...)
+	if len(d.staging.puts) > maxDesired {
+		d.staging = staging{}
+		return d.refuse("the snapshot has more than %d quarantines, which is more than a device holds", maxDesired)
+	}
+	if !p.last {
+		return answer{held: held, detail: d.alarm()}
+	}
+	puts := d.staging.puts
+	d.staging = staging{}
+	return d.carryOut(now, p.revision, puts, d.missing(puts), true)
+}
+
+// missing lists what is held and not among puts.
+func (d *Device) missing(puts []ordered) []string {
+	named := make(map[string]struct{}, len(puts))
+	for _, p := range puts {
+		named[p.quarantine.ID] = struct{}{}
+	}
+	var out []string
+	d.store.Each(func(q *desired.Quarantine) {
+		if _, ok := named[q.ID]; !ok {
+			out = append(out, q.ID)
+		}
+	})
+	return out
+}
+
+// order is one that is being carried out.
+type order struct {
+	now     time.Time
+	ops     []desired.Operation
+	touched members
+	admit   admission
+	changed []*desired.Quarantine
+	ended   []*desired.Quarantine
+	answer  answer
+}
+
+// carryOut makes an order durable in one record, and then in force.
+func (d *Device) carryOut(now time.Time, rev desired.Revision, puts []ordered, removes []string, whole bool) answer {
+	o := &order{now: now, touched: members{}, admit: admission{device: d, now: now}, answer: answer{held: rev}}
+	o.ops = append(o.ops, desired.SetRevision(rev))
+	degraded := whole && d.store.Degraded() != ""
+	if degraded {
+		o.ops = append(o.ops, desired.Degrade(""))
+	}
+	// What leaves makes room first, and leaves last, so that an endpoint that
+	// only changes its quarantine's id is never free in between.
+	var leave []desired.Operation
+	for _, id := range removes {
+		leave = append(leave, desired.Remove(id))
+		d.takeOut(o, id, removed)
+	}
+	seen := d.addressesOf(puts)
+	for _, p := range puts {
+		d.putIn(o, p, seen)
+	}
+	if err := d.store.Commit(append(o.ops, leave...)...); err != nil {
+		d.log.Error("order held in memory only", "revision", rev.String(), "err", err)
+	}
+	d.finish(o, degraded)
+	return o.answer
+}
+
+func (d *Device) takeOut(o *order, id string, how phaseGone) {
+	q := d.store.Get(id)
+	if q == nil {
+		o.answer.gone = append(o.answer.gone, goneID{id: id, phase: how, detail: d.leaving[id].detail})
+		return
+	}
+	o.touched.add(d.store.State, q)
+	o.ended = append(o.ended, q)
+	if q.Accepted != 0 {
+		o.admit.extra--
+	}
+}
+
+func (d *Device) putIn(o *order, p ordered, seen map[guard.MAC][]neighbor.Observation) {
+	q := p.quarantine
+	if q.Expired(o.now) {
+		o.ops = append(o.ops, desired.Remove(q.ID))
+		d.takeOut(o, q.ID, expired)
+		return
+	}
+	old := d.store.Get(q.ID)
+	if old != nil {
+		o.touched.add(d.store.State, old)
+	}
+	d.letIn(&o.admit, q, old, p.bindings)
+	o.ops = append(o.ops, desired.Put(q))
+	o.ops = append(o.ops, d.bindings(p, seen)...)
+	o.changed = append(o.changed, q)
+	o.answer.touched = append(o.answer.touched, q.ID)
+}
+
+// finish enforces an order that was committed and takes stock.
+func (d *Device) finish(o *order, degraded bool) {
+	for _, q := range o.changed {
+		o.touched.add(d.store.State, q)
+		delete(d.leaving, q.ID)
+		delete(d.waiting, q.ID)
+		d.noteExpiry(q)
+	}
+	var err error
+	if degraded {
+		d.log.Info("a snapshot came, the desired set is whole again")
+		_, err = d.pruneAll(o.now)
+	} else {
+		err = d.enforce(o.now, o.touched)
+	}
+	if err != nil {
+		d.log.Error("an order is not in force, retrying", "err", err)
+	}
+	for _, q := range o.ended {
+		how := removed
+		if q.Expired(o.now) {
+			how = expired
+		}
+		d.left(o.now, q, how, err)
+		o.answer.gone = append(o.answer.gone, goneID{id: q.ID, phase: how, detail: d.leaving[q.ID].detail})
+	}
+	for _, q := range o.changed {
+		d.judge(o.now, q)
+	}
+	d.judgeTouched(o.now, o.touched)
+	if len(o.ended) > 0 {
+		d.admit(o.now)
+	}
+	o.answer.detail = d.alarm()
+}
+
+// letIn decides by the device's own guard. What was let in before stays in: an
+// attacker's later claims do not change that.
+func (d *Device) letIn(admit *admission, q, old *desired.Quarantine, bindings []desired.Binding) {
+	if old != nil {
+		q.Status = old.Status
+	}
+	if old != nil && old.Accepted != 0 {
+		if q.Fault == "" && old.Key() == q.Key() {
+			q.Accepted = old.Accepted
+			return
+		}
+		admit.extra--
+	}
+	if q.Fault != "" {
+		return
+	}
+	addresses := make([]netip.Addr, len(bindings))
+	for i, b := range bindings {
+		addresses[i] = b.Address
+	}
+	r := d.guard.Check(q.MACs, addresses)
+	if r != nil && r.Rule == guard.RuleProtectedAddress {
+		q.Fault = "the endpoint is known by nothing but a protected address: " + r.Detail
+	}
+	if r != nil {
+		return
+	}
+	if admit.admits(q) {
+		q.Accepted = admit.now.UnixNano()
+	}
+}
+
+// addressesOf finds what is known of the addresses of the MACs that are
+// ordered, with one pass over the table.
+func (d *Device) addressesOf(puts []ordered) map[guard.MAC][]neighbor.Observation {
+	out := map[guard.MAC][]neighbor.Observation{}
+	for _, p := range puts {
+		for _, m := range p.quarantine.MACs {
+			out[m] = nil
+		}
+	}
+	if len(out) == 0 {
+		return out
+	}
+	d.table.Each(func(o neighbor.Observation) {
+		if _, ok := out[o.MAC]; ok {
+			out[o.MAC] = append(out[o.MAC], o)
+		}
+	})
+	return out
+}
+
+// bindings are the addresses that an order's MACs have: those that the order
+// names, unless this device sees them at somebody else, and those that it sees.
+func (d *Device) bindings(p ordered, seen map[guard.MAC][]neighbor.Observation) []desired.Operation {
+	var ops []desired.Operation
+	for _, b := range p.bindings {
+		if owner, present := d.table.Owner(b.Address); present && owner != b.MAC {
+			continue
+		}
+		ops = append(ops, desired.Bind(b))
+	}
+	for _, m := range p.quarantine.MACs {
+		for _, o := range seen[m] {
+			ops = append(ops, desired.Bind(desired.Binding{Address: o.Address, MAC: m, Seen: o.Seen}))
+		}
+	}
+	return ops
+}
+
+func memberOf(m guard.MAC) reconcile.Member { return reconcile.Member{MAC: m} }
+
+func addressMember(a netip.Addr) reconcile.Member { return reconcile.Member{Address: a} }
+
+// alarm is what is wrong with the device itself, in words.
+func (d *Device) alarm() string { return d.store.Alarm() }
