@@ -290,6 +290,12 @@ func (l *Link) delta(ctx context.Context, base, rev *wirev1.Revision, orders []s
 		l.setStale(true)
 		return nil
 	}
+	if held := resp.GetHeld(); held.GetEpoch() != rev.GetEpoch() || held.GetNumber() != rev.GetNumber() {
+		// Without this an orderer and a device that disagree would ask each other for ever.
+		l.setStale(true)
+		return fmt.Errorf("the device holds revision %d.%d after order %d.%d: %s",
+			held.GetEpoch(), held.GetNumber(), rev.GetEpoch(), rev.GetNumber(), resp.GetDetail())
+	}
 	return l.applied(ctx, rev, resp)
 }
 

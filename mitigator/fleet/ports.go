@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
@@ -80,8 +81,9 @@ type Lifecycle interface {
 	// changes nothing. ErrNotYourTask for a task that is not the agent's.
 	Report(ctx context.Context, agentID string, r *wirev1.TaskResult) error
 	// Observe takes the endpoint's own view of its addresses, already checked
-	// for form.
-	Observe(ctx context.Context, agentID string, o *wirev1.ObserveRequest) error
+	// for form. source is where the agent's connection came from, which the
+	// agent cannot make up; it is the zero address when that is not known.
+	Observe(ctx context.Context, agentID string, source netip.Addr, o *wirev1.ObserveRequest) error
 	// AgentConnected says whether the agent now holds a Tasks stream. Calls
 	// for one agent come one at a time, the last one true to the state; a call
 	// may repeat what the one before it said. It must not call back into Fleet.

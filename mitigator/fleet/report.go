@@ -50,7 +50,7 @@ func (s *service) Observe(ctx context.Context, req *connect.Request[wirev1.Obser
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	m.Hostname = cleanText(m.GetHostname(), maxHostname)
-	if err := f.engine.Observe(ctx, id, m); err != nil {
+	if err := f.engine.Observe(ctx, id, peerOf(ctx).source, m); err != nil {
 		return nil, f.internal("take an observation in", id, err)
 	}
 	f.touch(ctx, id)

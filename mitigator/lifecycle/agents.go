@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -158,10 +159,11 @@ func digest(task threat.Task, r *wirev1.TaskResult) threat.Report {
 // maxHostname is DNS's bound on a name (RFC 1035, section 2.3.4).
 const maxHostname = 253
 
-// Observe takes in an agent's own view of its endpoint. The agent's word makes
-// a MAC its endpoint's only where no other agent holds it, so that one agent
-// cannot take another's place.
-func (e *Engine) Observe(ctx context.Context, agentID string, o *wirev1.ObserveRequest) error {
+// Observe takes in an agent's own view of its endpoint. Which machine it speaks
+// for is decided by where its connection comes from and which MAC a device sees
+// there, never by its own word: an agent that named another machine's MAC would
+// answer that machine's assessments, and could have it cut off.
+func (e *Engine) Observe(ctx context.Context, agentID string, source netip.Addr, o *wirev1.ObserveRequest) error {
 	if len(o.GetHostname()) > maxHostname {
 		return fmt.Errorf("host name of %d bytes: at most %d", len(o.GetHostname()), maxHostname)
 	}
@@ -170,7 +172,7 @@ func (e *Engine) Observe(ctx context.Context, agentID string, o *wirev1.ObserveR
 		return err
 	}
 	return e.update(ctx, func(j *job) error {
-		ep, err := e.agentEndpoint(j, agentID, o.GetHostname(), bindings)
+		ep, err := e.agentEndpoint(j, agentID, o.GetHostname(), source)
 		if err != nil {
 			return fmt.Errorf("endpoint of agent %s: %w", agentID, err)
 		}

@@ -22,12 +22,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	held := time.NewTicker(heldRetry)
 	defer held.Stop()
 	for {
-		if err := e.Sweep(ctx); err != nil && ctx.Err() == nil {
-			e.log.Error("deadlines not carried out; tried again", "err", err, "after", heldRetry)
+		// A deadline that could not be carried out is still due: without the pause
+		// a full disk would be hammered.
+		wait, err := heldRetry, e.Sweep(ctx)
+		if err == nil {
+			wait, err = e.untilDue(ctx)
 		}
-		wait, err := e.untilDue(ctx)
 		if err != nil && ctx.Err() == nil {
-			e.log.Error("next deadline unknown; tried again", "err", err, "after", heldRetry)
+			e.log.Error("deadlines not carried out; tried again", "err", err, "after", heldRetry)
 		}
 		due := time.NewTimer(wait)
 		select {
@@ -129,10 +131,10 @@ func (e *Engine) expireQuarantines(j *job) (int, error) {
 		return 0, fmt.Errorf("quarantines due: %w", err)
 	}
 	for _, q := range due {
-		if err := e.finish(j, q, "policy", "the quarantine expired"); err != nil {
+		if err := e.finish(j, q, threat.ByPolicy, "the quarantine expired"); err != nil {
 			return 0, err
 		}
-		if err := e.end(j, q, "policy", "expired"); err != nil {
+		if err := e.end(j, q, threat.ByPolicy, "expired"); err != nil {
 			return 0, err
 		}
 	}
@@ -174,7 +176,7 @@ func (e *Engine) unhold(j *job, q threat.Quarantine) (bool, error) {
 		return false, err
 	}
 	if refusal != nil { // protected since: it will never be ordered
-		q.State, q.Detail, q.EndedAt, q.EndedBy = threat.QuarantineEnded, refusal.Error(), j.now, "policy"
+		q.State, q.Detail, q.EndedAt, q.EndedBy = threat.QuarantineEnded, refusal.Error(), j.now, threat.ByPolicy
 		return true, j.tx.SetQuarantine(q)
 	}
 	// The cap counts it from now on, not from when it was first wished for.
@@ -191,7 +193,7 @@ func (e *Engine) unhold(j *job, q threat.Quarantine) (bool, error) {
 	}
 	for _, t := range holders {
 		t.WaitingFor = ""
-		if err := e.note(j, &t, ep, "policy", "the cap allows it now; quarantine ordered: "+describe(ep, q)); err != nil {
+		if err := e.note(j, &t, ep, threat.ByPolicy, "the cap allows it now; quarantine ordered: "+describe(ep, q)); err != nil {
 			return false, err
 		}
 		if err := j.tx.SetThreat(t); err != nil {

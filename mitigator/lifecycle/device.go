@@ -113,7 +113,7 @@ func (e *Engine) gone(j *job, was, q threat.Quarantine, actor string, s *wirev1.
 		q.EndedAt, q.EndedBy = j.now, actor
 	}
 	if was.State.Ordered() { // it expired at the device before the mitigator's own clock said so
-		if err := e.finish(j, was, "policy", "the quarantine expired"); err != nil {
+		if err := e.finish(j, was, threat.ByPolicy, "the quarantine expired"); err != nil {
 			return err
 		}
 		if err := j.tx.SetQuarantine(q); err != nil {

@@ -164,7 +164,7 @@ func (j *job) facts(t threat.Threat) (threat.Facts, endpoint.Endpoint, error) {
 // threat must be stored already.
 func (e *Engine) apply(j *job, t threat.Threat, f threat.Facts, ep endpoint.Endpoint, d threat.Decision) error {
 	t.WaitingFor = d.WaitingFor
-	if f.Quarantine != nil && t.QuarantineID == "" && !f.Threat.State.Ended() {
+	if d.Hold {
 		t.QuarantineID = f.Quarantine.ID
 	}
 	for _, s := range d.Steps {

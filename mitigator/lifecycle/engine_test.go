@@ -43,6 +43,7 @@ type world struct {
 	*Engine
 	t     *testing.T
 	clock time.Time
+	kind  string // of the events
 	woken []string
 }
 
@@ -66,7 +67,7 @@ func newWorld(t *testing.T, change func(*threat.Policy)) *world {
 	if change != nil {
 		change(&p)
 	}
-	w := &world{t: t, clock: start}
+	w := &world{t: t, clock: start, kind: "suricata:1:1"}
 	w.Engine, err = New(Options{
 		Store: s, Policy: p, Guard: testGuard{protected}, Now: func() time.Time { return w.clock },
 		WakeAgent: func(id string) { w.woken = append(w.woken, id) }, WakeDevices: func() {}, Log: slog.New(slog.DiscardHandler),
@@ -77,7 +78,7 @@ func newWorld(t *testing.T, change func(*threat.Policy)) *world {
 	w.neighbor(alice, aliceMAC)
 	w.neighbor(printer, printMAC)
 	w.must(s.Update(t.Context(), func(tx store.Tx) error { return tx.AddAgent(fleet.Agent{ID: "agent-a", EnrolledAt: start}) }))
-	w.must(w.Observe(t.Context(), "agent-a", &wirev1.ObserveRequest{Hostname: "alice", Bindings: []*wirev1.AddressBinding{
+	w.must(w.Observe(t.Context(), "agent-a", alice, &wirev1.ObserveRequest{Hostname: "alice", Bindings: []*wirev1.AddressBinding{
 		{Address: alice.AsSlice(), Mac: aliceMAC[:], Present: true},
 	}}))
 	return w
@@ -105,7 +106,7 @@ func (w *world) alert(a netip.Addr, role event.Role, established bool) threat.Th
 	keys++
 	l := event.Local{Addr: a, Port: 4711, Remote: netip.MustParseAddrPort("198.51.100.66:443"), Outbound: true, Role: role,
 		RoleReason: "test", Established: established, Proto: event.ProtoTCP}
-	ev := event.Event{Source: "eve", Key: event.Key{keys}, Time: w.clock, Received: w.clock, Kind: "suricata:1:1", Signature: "C2",
+	ev := event.Event{Source: "eve", Key: event.Key{keys}, Time: w.clock, Received: w.clock, Kind: w.kind, Signature: "C2",
 		Severity: event.Critical, Proto: event.ProtoTCP, Src: netip.AddrPortFrom(a, 4711), Dst: l.Remote, Raw: []byte("{}")}
 	b := intake.Batch{Source: "eve", Events: []event.Classified{{Event: ev, Disposition: event.Threat, Locals: []event.Local{l}}}, Cursor: []byte{keys}}
 	w.must(w.Deliver(w.t.Context(), b))
@@ -322,5 +323,130 @@ func TestAddressResolvesToItsOwnerAtTheTime(t *testing.T) {
 	q := w.quarantine(w.threats()[0].QuarantineID)
 	if len(q.MACs) != 1 || q.MACs[0] != printMAC {
 		t.Errorf("an alert of then quarantines %v, want the owner of then", q.MACs)
+	}
+}
+
+func (w *world) endpointOf(a netip.Addr) (ep endpoint.Endpoint) {
+	w.t.Helper()
+	w.must(w.update(w.t.Context(), func(j *job) (err error) {
+		ep, _, err = w.resolve(j, event.Local{Addr: a}, w.clock)
+		return err
+	}))
+	return ep
+}
+
+func (w *world) observe(agent string, source netip.Addr, claims map[netip.Addr]endpoint.MAC) {
+	w.t.Helper()
+	o := &wirev1.ObserveRequest{Hostname: agent}
+	for a, m := range claims {
+		o.Bindings = append(o.Bindings, &wirev1.AddressBinding{Address: a.AsSlice(), Mac: m[:], Present: true})
+	}
+	o.Bindings = append(o.Bindings, &wirev1.AddressBinding{Address: []byte{172, 17, 0, 1}, Present: true}) // a tunnel has no MAC
+	w.must(w.Observe(w.t.Context(), agent, source, o))
+}
+
+func TestAgentSpeaksOnlyForWhereItConnectsFrom(t *testing.T) {
+	w := newWorld(t, nil)
+	unseen := netip.MustParseAddr("10.77.0.77")
+	unseenMAC := endpoint.MAC{2, 0, 0, 0, 0, 77}
+	w.observe("agent-a", alice, map[netip.Addr]endpoint.MAC{alice: aliceMAC, printer: printMAC, unseen: unseenMAC})
+	if ep := w.endpointOf(printer); ep.AgentID != "" {
+		t.Errorf("the printer is %q's by that agent's word", ep.AgentID)
+	}
+	w.neighbor(unseen, unseenMAC)
+	if ep := w.endpointOf(unseen); ep.AgentID != "" {
+		t.Errorf("a machine that came later is %q's by that agent's word", ep.AgentID)
+	}
+	th := w.alert(alice, event.Attacker, true)
+	w.answer(&wirev1.TaskResult{Status: wirev1.TaskStatus_TASK_STATUS_FAILED})
+	if q := w.quarantine(w.threats()[0].QuarantineID); !slices.Equal(q.MACs, []endpoint.MAC{aliceMAC}) {
+		t.Errorf("threat %d quarantines %v, want alice alone", th.ID, q.MACs)
+	}
+}
+
+func TestAgentThatCameBeforeTheDeviceSawIt(t *testing.T) {
+	w := newWorld(t, nil)
+	carol, carolMAC := netip.MustParseAddr("10.77.0.30"), endpoint.MAC{2, 0, 0, 0, 0, 30}
+	w.must(w.store.Update(t.Context(), func(tx store.Tx) error { return tx.AddAgent(fleet.Agent{ID: "carol", EnrolledAt: start}) }))
+	w.observe("carol", carol, map[netip.Addr]endpoint.MAC{carol: carolMAC})
+	if ep := w.endpointOf(carol); ep.AgentID != "carol" || len(ep.MACs) != 0 {
+		t.Fatalf("before the device saw it: %+v, want it known by its address", ep)
+	}
+	w.neighbor(carol, carolMAC)
+	if ep := w.endpointOf(carol); ep.AgentID != "carol" || !slices.Equal(ep.MACs, []endpoint.MAC{carolMAC}) {
+		t.Errorf("after the device saw it: %+v", ep)
+	}
+	w.clock = w.clock.Add(time.Hour)
+	bystander := endpoint.MAC{2, 0, 0, 0, 0, 31}
+	w.neighbor(carol, bystander)
+	if ep := w.endpointOf(carol); ep.AgentID != "" {
+		t.Errorf("the next owner of the address has agent %q", ep.AgentID)
+	}
+}
+
+func TestAddressAloneDoesNotPassToItsNextOwner(t *testing.T) {
+	w := newWorld(t, nil)
+	far := netip.MustParseAddr("10.77.0.40")
+	w.observe("far", far, nil)
+	w.clock = w.clock.Add(time.Hour)
+	w.neighbor(far, endpoint.MAC{2, 0, 0, 0, 0, 40}) // an hour after the agent spoke from there
+	if ep := w.endpointOf(far); ep.AgentID != "" {
+		t.Errorf("a machine that came an hour later has agent %q", ep.AgentID)
+	}
+}
+
+func TestEnrolledAnewTakesItsMachineOver(t *testing.T) {
+	w := newWorld(t, nil)
+	w.observe("agent-new", alice, map[netip.Addr]endpoint.MAC{alice: aliceMAC})
+	if ep := w.endpointOf(alice); ep.AgentID != "agent-new" {
+		t.Errorf("alice's agent is %q, want the one that speaks from there now", ep.AgentID)
+	}
+}
+
+func TestContainmentOfOneThreatDoesNotHoldAnother(t *testing.T) {
+	w := newWorld(t, func(p *threat.Policy) { p.ContainFirst = []event.Severity{event.Critical} })
+	first := w.alert(alice, event.Attacker, true)
+	w.device(first.QuarantineID, inForce)
+	w.kind = "suricata:1:2"
+	victim := w.alert(alice, event.Victim, true)
+	tasks, err := w.PendingTasks(t.Context(), "agent-a")
+	if err != nil || len(tasks) != 2 {
+		t.Fatalf("open tasks: %v, %v; want one for each threat", tasks, err)
+	}
+	w.must(w.Report(t.Context(), "agent-a", &wirev1.TaskResult{TaskId: tasks[1].GetId(), Status: wirev1.TaskStatus_TASK_STATUS_FAILED}))
+	if got := w.threats()[0]; got.ID != victim.ID || got.State != threat.Unresolved || got.QuarantineID != "" || got.WaitingFor == "" {
+		t.Errorf("a victim on a contained endpoint: %s, quarantine %q, waiting for %q", got.State, got.QuarantineID, got.WaitingFor)
+	}
+	w.must(w.Report(t.Context(), "agent-a", &wirev1.TaskResult{TaskId: tasks[0].GetId(), Status: wirev1.TaskStatus_TASK_STATUS_DONE, Verdict: wirev1.Verdict_VERDICT_NOT_CONFIRMED}))
+	if got := w.quarantine(first.QuarantineID).State; got != threat.QuarantineReleasing {
+		t.Errorf("the quarantine is %s though its threat was not confirmed", got)
+	}
+}
+
+func TestTwoQuarantinesOfOneMachineBecomeOne(t *testing.T) {
+	w := newWorld(t, nil)
+	dock, dockMAC := netip.MustParseAddr("10.77.0.50"), endpoint.MAC{2, 0, 0, 0, 0, 50}
+	w.neighbor(dock, dockMAC)
+	byDock := w.alert(dock, event.Attacker, true) // nobody knows yet whose it is
+	w.alert(alice, event.Attacker, true)
+	w.answer(&wirev1.TaskResult{Status: wirev1.TaskStatus_TASK_STATUS_FAILED})
+	kept := w.threats()[0].QuarantineID
+	if byDock.QuarantineID == "" || kept == "" || kept == byDock.QuarantineID {
+		t.Fatalf("quarantines %q and %q, want two", byDock.QuarantineID, kept)
+	}
+	w.observe("agent-a", dock, nil) // alice speaks from the dock
+	if q := w.quarantine(kept); !slices.Contains(q.MACs, aliceMAC) || !slices.Contains(q.MACs, dockMAC) || !q.State.Ordered() {
+		t.Errorf("the one that stays: %s of %v", q.State, q.MACs)
+	}
+	if q := w.quarantine(byDock.QuarantineID); q.State != threat.QuarantineReleasing {
+		t.Errorf("the other: %s", q.State)
+	}
+	if _, err := w.ReleaseByPerson(t.Context(), w.endpointOf(dock).ID, "eve", "clean"); err != nil {
+		t.Fatal(err)
+	}
+	for _, th := range w.threats() {
+		if th.State != threat.Released {
+			t.Errorf("threat %d is %s after the release", th.ID, th.State)
+		}
 	}
 }

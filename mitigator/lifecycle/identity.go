@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,9 @@ func parseBindings(in []*wirev1.AddressBinding, source string) ([]seen, error) {
 		addr, ok := netip.AddrFromSlice(b.GetAddress())
 		if !ok {
 			return nil, fmt.Errorf("address of %d bytes: want 4 or 16", len(b.GetAddress()))
+		}
+		if len(b.GetMac()) == 0 {
+			continue // a tunnel's address: no MAC to bind it to
 		}
 		mac, err := endpoint.MACFrom(b.GetMac())
 		if err != nil {
@@ -148,16 +152,23 @@ func (e *Engine) bind(j *job, b seen) error {
 	return e.identify(j, nameless, b)
 }
 
-// identify moves the threats of an endpoint that was known by an address alone
-// to the endpoint whose MAC held the address at their time. A binding that came
-// later than the alert says nothing about it.
+// identify moves what hangs on an endpoint that was known by an address alone,
+// its threats and its agent, to the endpoint whose MAC held the address at their
+// time. A binding that came later says nothing about them.
 func (e *Engine) identify(j *job, nameless endpoint.Endpoint, b seen) error {
 	open, err := j.tx.ThreatsOfEndpoint(nameless.ID)
 	if err != nil {
 		return err
 	}
+	times := make([]time.Time, 0, len(open)+1)
 	for _, t := range open {
-		if _, fits := endpoint.At([]endpoint.Binding{b.Binding}, t.LastSeen); !fits {
+		times = append(times, t.LastSeen)
+	}
+	if nameless.AgentID != "" {
+		times = append(times, nameless.LastSeen)
+	}
+	for _, at := range times {
+		if _, fits := endpoint.At([]endpoint.Binding{b.Binding}, at); !fits {
 			return nil
 		}
 	}
@@ -165,7 +176,13 @@ func (e *Engine) identify(j *job, nameless endpoint.Endpoint, b seen) error {
 	if err != nil || !ok {
 		return errors.Join(err, fmt.Errorf("endpoint of %s is not known", b.MAC))
 	}
-	if err := j.tx.MergeEndpoint(nameless.ID, ep.ID); err != nil {
+	if nameless.AgentID != "" {
+		ep.AgentID, ep.Hostname = nameless.AgentID, nameless.Hostname
+	}
+	if err := e.absorb(j, nameless, ep); err != nil {
+		return err
+	}
+	if err := j.tx.SetEndpoint(ep); err != nil {
 		return err
 	}
 	for _, t := range open {
@@ -205,50 +222,146 @@ func (e *Engine) resolve(j *job, local event.Local, at time.Time) (endpoint.Endp
 	return ep, nil, j.tx.AddEndpoint(&ep)
 }
 
-// agentEndpoint finds or makes the endpoint of an agent, with the MACs that it
-// says are its own.
-func (e *Engine) agentEndpoint(j *job, agentID, hostname string, bindings []seen) (endpoint.Endpoint, error) {
+// agentEndpoint finds or makes the endpoint of an agent by where its connection
+// comes from: the MAC that a device sees there, or, where no device does, the
+// address alone.
+func (e *Engine) agentEndpoint(j *job, agentID, hostname string, source netip.Addr) (endpoint.Endpoint, error) {
 	ep, ok, err := j.tx.EndpointByAgent(agentID)
 	if err != nil {
 		return ep, err
 	}
-	before := ep
-	before.MACs = slices.Clone(ep.MACs)
 	if !ok {
-		ep = endpoint.Endpoint{AgentID: agentID, Hostname: hostname, FirstSeen: j.now}
+		ep = endpoint.Endpoint{AgentID: agentID, FirstSeen: j.now}
 	}
 	ep.Hostname, ep.LastSeen = hostname, j.now
-	merge := map[int64]bool{}
-	for _, b := range bindings {
-		if slices.Contains(ep.MACs, b.MAC) {
-			continue
-		}
-		other, taken, err := j.tx.EndpointByMAC(b.MAC)
-		if err != nil {
-			return ep, err
-		}
-		if taken && other.AgentID != "" && other.AgentID != agentID {
-			j.say("an agent claims a MAC that another agent holds; ignored", "agent", agentID, "mac", b.MAC, "holder", other.AgentID)
-			continue
-		}
-		if taken && other.ID != ep.ID {
-			merge[other.ID] = true
-		}
-		ep.MACs = append(ep.MACs, b.MAC)
+	mac, seen, err := e.seenAt(j, source)
+	if err != nil {
+		return ep, err
 	}
 	if !ok {
 		if err := j.tx.AddEndpoint(&ep); err != nil {
 			return ep, err
 		}
-	} else if err := j.tx.SetEndpoint(ep); err != nil {
+	}
+	if seen {
+		err = e.proveMAC(j, &ep, mac)
+	} else if len(ep.MACs) == 0 {
+		err = e.proveAddress(j, &ep, source)
+	}
+	if err != nil {
 		return ep, err
 	}
-	for id := range merge {
-		if err := j.tx.MergeEndpoint(id, ep.ID); err != nil {
-			return ep, err
-		}
+	if err := j.tx.SetEndpoint(ep); err != nil {
+		return ep, err
 	}
 	return ep, e.widen(j, ep)
+}
+
+// seenAt is the MAC that a device sees at the address now.
+func (e *Engine) seenAt(j *job, a netip.Addr) (endpoint.MAC, bool, error) {
+	if !isUnicast(a) {
+		return endpoint.MAC{}, false, nil
+	}
+	bindings, err := j.tx.Bindings(a)
+	if err != nil {
+		return endpoint.MAC{}, false, fmt.Errorf("bindings of %s: %w", a, err)
+	}
+	for _, b := range bindings {
+		if b.Until.IsZero() && strings.HasPrefix(b.Source, "device:") {
+			return b.MAC, true, nil
+		}
+	}
+	return endpoint.MAC{}, false, nil
+}
+
+// proveMAC makes the MAC that the agent's connection comes from its endpoint's.
+// An agent that had it before was enrolled anew, or has left the machine.
+func (e *Engine) proveMAC(j *job, ep *endpoint.Endpoint, mac endpoint.MAC) error {
+	ep.Address = netip.Addr{}
+	if slices.Contains(ep.MACs, mac) {
+		return nil
+	}
+	ep.MACs = append(ep.MACs, mac)
+	other, taken, err := j.tx.EndpointByMAC(mac)
+	if err != nil || !taken {
+		return err
+	}
+	if other.AgentID != "" {
+		j.say("another agent speaks from this MAC now", "mac", mac, "agent", ep.AgentID, "before", other.AgentID)
+	}
+	return e.absorb(j, other, *ep)
+}
+
+// proveAddress makes an endpoint that no device sees known by the address that
+// its agent's connection comes from, unless another agent comes from there too.
+func (e *Engine) proveAddress(j *job, ep *endpoint.Endpoint, source netip.Addr) error {
+	if !isUnicast(source) {
+		return nil
+	}
+	other, taken, err := j.tx.EndpointByAddress(source)
+	if err != nil || taken && other.ID == ep.ID {
+		return err
+	}
+	if taken && other.AgentID != "" {
+		j.say("two agents come from one address: neither is found by it", "address", source, "agent", ep.AgentID, "other", other.AgentID)
+		return nil
+	}
+	ep.Address = source
+	if !taken {
+		return nil
+	}
+	return e.absorb(j, other, *ep)
+}
+
+// absorb moves what hangs on an endpoint to the one that it turned out to be.
+func (e *Engine) absorb(j *job, from, into endpoint.Endpoint) error {
+	from.AgentID, from.Address = "", netip.Addr{}
+	if err := j.tx.SetEndpoint(from); err != nil {
+		return err
+	}
+	if err := e.joinQuarantines(j, from, into); err != nil {
+		return err
+	}
+	return j.tx.MergeEndpoint(from.ID, into.ID)
+}
+
+// joinQuarantines makes one of the two that stand when both endpoints turn out
+// to be one machine: the second takes the first's MACs over before the first
+// ends, so that nothing opens in between and nothing is left that no release
+// finds.
+func (e *Engine) joinQuarantines(j *job, from, into endpoint.Endpoint) error {
+	old, ok, err := j.tx.ActiveQuarantine(from.ID)
+	if err != nil || !ok {
+		return err
+	}
+	q, ok, err := j.tx.ActiveQuarantine(into.ID)
+	if err != nil || !ok {
+		return err
+	}
+	for _, m := range old.MACs {
+		if !slices.Contains(q.MACs, m) {
+			q.MACs = append(q.MACs, m)
+		}
+	}
+	if err := j.tx.SetQuarantine(q); err != nil {
+		return err
+	}
+	if q.State.Ordered() {
+		if err := e.send(j, q.ID); err != nil {
+			return err
+		}
+	}
+	holders, err := e.holders(j, old)
+	if err != nil {
+		return err
+	}
+	for _, t := range holders {
+		t.QuarantineID = q.ID
+		if err := j.tx.SetThreat(t); err != nil {
+			return err
+		}
+	}
+	return e.end(j, old, threat.ByPolicy, "joined with quarantine "+q.ID)
 }
 
 // widen makes the endpoint's active quarantine cover MACs that were learned

@@ -17,7 +17,7 @@ import (
 func (e *Engine) contain(j *job, t *threat.Threat, ep endpoint.Endpoint, reason string) error {
 	q := threat.Quarantine{
 		ID: threat.NewID("q-"), EndpointID: ep.ID, ThreatID: t.ID, MACs: ep.MACs, Access: e.policy.Access,
-		Reason: clip(reason), Actor: "policy", CreatedAt: j.now,
+		Reason: clip(reason), Actor: threat.ByPolicy, CreatedAt: j.now,
 	}
 	if e.policy.Expire > 0 {
 		q.ExpiresAt = j.now.Add(e.policy.Expire)
@@ -28,17 +28,17 @@ func (e *Engine) contain(j *job, t *threat.Threat, ep endpoint.Endpoint, reason 
 	switch q.State {
 	case threat.QuarantineObserved:
 		t.WaitingFor = "a person: observe mode enforces nothing"
-		return e.note(j, t, ep, "policy", "observe mode: would have quarantined "+describe(ep, q))
+		return e.note(j, t, ep, threat.ByPolicy, "observe mode: would have quarantined "+describe(ep, q))
 	case threat.QuarantineRefused:
 		t.WaitingFor = "a person to decide: " + q.Detail
-		return e.note(j, t, ep, "policy", "quarantine refused: "+q.Detail)
+		return e.note(j, t, ep, threat.ByPolicy, "quarantine refused: "+q.Detail)
 	case threat.QuarantineHeld:
 		t.QuarantineID = q.ID
 		t.WaitingFor = "the cap: " + q.Detail
-		return e.note(j, t, ep, "policy", "quarantine held: "+q.Detail)
+		return e.note(j, t, ep, threat.ByPolicy, "quarantine held: "+q.Detail)
 	}
 	t.QuarantineID = q.ID
-	return e.note(j, t, ep, "policy", fmt.Sprintf("quarantine ordered: %s (%s)", describe(ep, q), reason))
+	return e.note(j, t, ep, threat.ByPolicy, fmt.Sprintf("quarantine ordered: %s (%s)", describe(ep, q), reason))
 }
 
 // place passes a quarantine through the guard and stores it in the state that
@@ -110,7 +110,7 @@ func (e *Engine) letGo(j *job, t threat.Threat, last threat.Step) error {
 	if err != nil {
 		return fmt.Errorf("quarantine of threat %d: %w", t.ID, err)
 	}
-	if !q.State.Active() || q.Actor != "policy" {
+	if !q.State.Active() || q.Actor != threat.ByPolicy {
 		return nil
 	}
 	holders, err := e.holders(j, q)
@@ -122,7 +122,7 @@ func (e *Engine) letGo(j *job, t threat.Threat, last threat.Step) error {
 			return nil
 		}
 	}
-	return e.end(j, q, "policy", last.Cause)
+	return e.end(j, q, threat.ByPolicy, last.Cause)
 }
 
 // holders lists the open threats that a quarantine stands for.
@@ -182,8 +182,12 @@ func (e *Engine) QuarantineByPerson(ctx context.Context, endpointID int64, acces
 		if len(ep.MACs) == 0 {
 			return fmt.Errorf("%s: %w", ep.Name(), ErrNoMAC)
 		}
-		if has, ok, err := j.tx.ActiveQuarantine(ep.ID); err != nil || ok {
-			return errors.Join(err, fmt.Errorf("%s (%s): %w", ep.Name(), has.ID, ErrAlready))
+		has, ok, err := j.tx.ActiveQuarantine(ep.ID)
+		if err != nil {
+			return fmt.Errorf("quarantine of %s: %w", ep.Name(), err)
+		}
+		if ok {
+			return fmt.Errorf("%s (%s): %w", ep.Name(), has.ID, ErrAlready)
 		}
 		q = threat.Quarantine{
 			ID: threat.NewID("q-"), EndpointID: ep.ID, MACs: ep.MACs, Access: access, Reason: clip(reason),

@@ -37,13 +37,16 @@ type Decision struct {
 	// Quarantine orders the endpoint cut off (or records what would have been
 	// ordered, in observe mode), for the reason given.
 	Quarantine string
+	// Hold makes the threat one that the endpoint's standing quarantine is for.
+	Hold bool
 	// Release ends the threat's hold on the endpoint's quarantine.
 	Release bool
 	// WaitingFor replaces the threat's; in words.
 	WaitingFor string
 }
 
-const byPolicy = "policy"
+// ByPolicy is the actor of what no person decided.
+const ByPolicy = "policy"
 
 func (d *Decision) step(to State, actor, cause string) {
 	d.Steps = append(d.Steps, Step{To: to, Actor: actor, Cause: cause})
@@ -58,10 +61,10 @@ func OnDetected(p Policy, f Facts, source string) Decision {
 		d.Quarantine = fmt.Sprintf("contained first: severity %s", t.Severity)
 	}
 	if f.AgentName == "" {
-		d.unresolved(p, f, byPolicy, "the endpoint has no agent", p.NoAgent)
+		d.unresolved(p, f, ByPolicy, "the endpoint has no agent", p.NoAgent)
 		return d
 	}
-	d.step(Assessing, byPolicy, "assessment ordered from the agent on "+f.AgentName)
+	d.step(Assessing, ByPolicy, "assessment ordered from the agent on "+f.AgentName)
 	d.Task = Assess
 	return d
 }
@@ -95,7 +98,7 @@ func OnReport(p Policy, f Facts, r Report) Decision {
 	switch {
 	case r.Kind == Assess && r.Verdict == IsConfirmed && !r.Failed:
 		d.step(Confirmed, r.Actor, r.Reason)
-		d.step(Cleaning, byPolicy, "cleanup ordered from the agent on "+f.AgentName)
+		d.step(Cleaning, ByPolicy, "cleanup ordered from the agent on "+f.AgentName)
 		d.Task = Clean
 	case r.Verdict == IsNotConfirmed && !r.Failed:
 		d.step(NotConfirmed, r.Actor, r.Reason)
@@ -112,7 +115,7 @@ func OnReport(p Policy, f Facts, r Report) Decision {
 // OnTaskExpired decides when an agent did not answer in time.
 func OnTaskExpired(p Policy, f Facts, cause string) Decision {
 	var d Decision
-	d.unresolved(p, f, byPolicy, cause, p.NoAgent)
+	d.unresolved(p, f, ByPolicy, cause, p.NoAgent)
 	return d
 }
 
@@ -155,7 +158,7 @@ func OnReleased(f Facts, actor, cause string) Decision {
 // not known by a MAC.
 func OnIdentified(p Policy, f Facts) Decision {
 	var d Decision
-	d.step(f.Threat.State, byPolicy, "the endpoint is known by its MAC now")
+	d.step(f.Threat.State, ByPolicy, "the endpoint is known by its MAC now")
 	if f.Threat.State == Unresolved {
 		d.quarantine(p, f, p.NoAgent)
 	}
@@ -171,14 +174,12 @@ func (d *Decision) unresolved(p Policy, f Facts, actor, cause string, choice Cho
 // quarantine decides whether policy may cut the endpoint off; if it may not,
 // the threat waits for a person, and says why.
 func (d *Decision) quarantine(p Policy, f Facts, choice Choice) {
-	if q := f.Quarantine; q != nil {
-		if q.State == QuarantineInForce {
-			d.step(Quarantined, byPolicy, "the endpoint is contained already: kept in quarantine "+q.ID)
-		}
-		return
-	}
 	if d.Quarantine != "" {
 		return // contained first in this very decision
+	}
+	if f.Threat.QuarantineID != "" && f.Quarantine != nil && f.Quarantine.ID == f.Threat.QuarantineID {
+		d.hold(*f.Quarantine) // it is this threat's own
+		return
 	}
 	if why := mayContain(f); why != "" {
 		d.WaitingFor = "a person to decide: " + why
@@ -188,7 +189,20 @@ func (d *Decision) quarantine(p Policy, f Facts, choice Choice) {
 		d.WaitingFor = "a person to decide: policy leaves it to one"
 		return
 	}
+	if f.Quarantine != nil {
+		d.hold(*f.Quarantine)
+		return
+	}
 	d.Quarantine = fmt.Sprintf("%s: %s", f.Threat.Signature, lastCause(d))
+}
+
+// hold keeps the endpoint in the quarantine that stands. One that is not in
+// force yet makes the threat quarantined when a device reads it back.
+func (d *Decision) hold(q Quarantine) {
+	d.Hold = true
+	if q.State == QuarantineInForce {
+		d.step(Quarantined, ByPolicy, "the endpoint is contained already: kept in quarantine "+q.ID)
+	}
 }
 
 func lastCause(d *Decision) string {
@@ -224,7 +238,7 @@ func suffix(detail string) string {
 // not: who acted, from an address that is not forged.
 func OnBetterEvidence(p Policy, f Facts, why string) Decision {
 	var d Decision
-	d.step(f.Threat.State, byPolicy, "a later event shows more: "+why)
+	d.step(f.Threat.State, ByPolicy, "a later event shows more: "+why)
 	switch {
 	case f.Threat.State == Unresolved:
 		d.quarantine(p, f, p.NoAgent)

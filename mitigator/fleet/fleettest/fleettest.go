@@ -4,6 +4,7 @@ package fleettest
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -233,7 +234,7 @@ func (l *Lifecycle) Report(_ context.Context, agentID string, r *wirev1.TaskResu
 }
 
 // Observe implements fleet.Lifecycle.
-func (l *Lifecycle) Observe(_ context.Context, agentID string, o *wirev1.ObserveRequest) error {
+func (l *Lifecycle) Observe(_ context.Context, agentID string, _ netip.Addr, o *wirev1.ObserveRequest) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.observed[agentID] = append(l.observed[agentID], o)
