@@ -297,7 +297,7 @@ func TestScriptIsVaultedAndInterpreterIsNot(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			onHost(t)
 			if _, err := os.Stat(c.interpreter); err != nil {
-				t.Skipf("%s is not installed", c.interpreter)
+				unable(t, c.interpreter+" is not installed")
 			}
 			a := newAgent(t, testConfig(t))
 			dir, remote := dropDir(t), c2(t)

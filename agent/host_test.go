@@ -165,10 +165,16 @@ func onHost(t testing.TB) {
 	if os.Getenv(stageVariable) == "host" {
 		return
 	}
+	unable(t, "this test needs root")
+}
+
+// unable skips a test that this machine cannot run; in CI it fails instead.
+func unable(t testing.TB, why string) {
+	t.Helper()
 	if os.Getenv("CI") == "true" {
-		t.Fatal("this test needs root")
+		t.Fatal(why)
 	}
-	t.Skip("this test needs root")
+	t.Skip(why)
 }
 
 // changed lists what differs from the machine's files, with size and time.

@@ -18,7 +18,7 @@ demo=(
 tests=(
 	protobuf-compiler # protoc: are the generated files fresh?
 	gcc libc6-dev     # the race detector
-	chromium          # the console's browser test
+	python3           # a script that the agent finds behind its interpreter
 	diffutils
 )
 

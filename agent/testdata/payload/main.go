@@ -23,6 +23,7 @@ var (
 	memfd   = flag.Bool("memfd", false, "start again from a file without a name")
 	ring    = flag.String("ring", "", "folder of a ring of processes that start each other again")
 	size    = flag.Int("size", 8, "size of the ring")
+	more    = flag.Int("children", 0, "start this many more of itself as children, which wait")
 	slot    = flag.Int("slot", -1, "place in the ring")
 	middle  = flag.Bool("middle", false, "start the rest of the arguments and end")
 	dropper = flag.Duration("dropper", 0, "start the rest of the arguments again and again, this often")
@@ -50,6 +51,9 @@ func main() {
 		c, err := net.Dial("tcp", *connect)
 		fail(err)
 		time.AfterFunc(*hold, func() { _ = c.Close() })
+	}
+	for range *more {
+		start(executable())
 	}
 	if *ring != "" {
 		keepRing()
