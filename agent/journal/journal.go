@@ -11,10 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cordon-security/cordon/agent/assess"
+	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
 // maxRecords bounds the finished tasks that are kept, oldest dropped.
@@ -77,34 +77,17 @@ func (j *Journal) Save(r Record) error {
 	if err != nil {
 		return fmt.Errorf("write the journal of task %s: %w", r.Task, err)
 	}
-	if err := j.write(j.path(r.Task), data); err != nil {
+	if err := durablefile.Write(j.path(r.Task), data); err != nil {
 		return fmt.Errorf("write the journal of task %s: %w", r.Task, err)
 	}
 	return nil
 }
 
-func (j *Journal) write(path string, data []byte) error {
-	f, err := os.CreateTemp(j.dir, ".new-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(j.dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // prune drops what a crash left half written, and the oldest records.
 func (j *Journal) prune() error {
+	if err := durablefile.RemoveTemporary(j.dir); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(j.dir)
 	if err != nil {
 		return err
@@ -115,10 +98,6 @@ func (j *Journal) prune() error {
 	}
 	var records []aged
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".new-") {
-			err = errors.Join(err, os.Remove(filepath.Join(j.dir, e.Name())))
-			continue
-		}
 		if info, err := e.Info(); err == nil {
 			records = append(records, aged{e.Name(), info.ModTime()})
 		}

@@ -19,6 +19,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cordon-security/cordon/internal/durablefile"
 	"github.com/cordon-security/cordon/internal/pki"
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 )
@@ -168,5 +169,5 @@ func enrollingKey(stateDir string, token pki.Token) (crypto.Signer, error) {
 		return nil, err
 	}
 	block := &pem.Block{Type: "PRIVATE KEY", Bytes: der, Headers: map[string]string{"Token": name}}
-	return key, pki.WriteFile(path, pem.EncodeToMemory(block))
+	return key, durablefile.Write(path, pem.EncodeToMemory(block))
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cordon-security/cordon/internal/durablefile"
 	"github.com/cordon-security/cordon/internal/pki"
 )
 
@@ -90,7 +91,7 @@ func (id *identity) store(stateDir string) error {
 	if err != nil {
 		return err
 	}
-	if err := pki.WriteFile(filepath.Join(stateDir, identityFile), append(data, '\n')); err != nil {
+	if err := durablefile.Write(filepath.Join(stateDir, identityFile), append(data, '\n')); err != nil {
 		return fmt.Errorf("keep the agent's identity: %w", err)
 	}
 	return nil

@@ -14,7 +14,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/cordon-security/cordon/internal/pki"
+	"github.com/cordon-security/cordon/internal/durablefile"
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 )
 
@@ -46,25 +46,11 @@ func openSpool(stateDir string) (*spool, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open the agent's task folders: %w", err)
 		}
-		if err := removeTemporary(dir); err != nil {
+		if err := durablefile.RemoveTemporary(dir); err != nil {
 			return nil, fmt.Errorf("open the agent's task folders: %w", err)
 		}
 	}
 	return s, nil
-}
-
-// removeTemporary drops what a crash left of pki.WriteFile.
-func removeTemporary(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
-		}
-	}
-	return err
 }
 
 // fileName is safe whatever the task's id holds.
@@ -86,7 +72,7 @@ func (s *spool) accept(task *wirev1.Task) error {
 	if err != nil {
 		return err
 	}
-	return pki.WriteFile(filepath.Join(s.accepted, fileName(task.GetId())), data)
+	return durablefile.Write(filepath.Join(s.accepted, fileName(task.GetId())), data)
 }
 
 // unfinished returns the ids of the tasks that were accepted and have no result.
@@ -131,7 +117,7 @@ func (s *spool) finish(result *wirev1.TaskResult) error {
 			return err
 		}
 	}
-	if err := pki.WriteFile(filepath.Join(s.outbox, name), full); err != nil {
+	if err := durablefile.Write(filepath.Join(s.outbox, name), full); err != nil {
 		return err
 	}
 	return s.drop(result.GetTaskId())
@@ -193,7 +179,7 @@ func (s *spool) setAside(name string) error {
 }
 
 func (s *spool) keepRefused(name string, data []byte) error {
-	if err := pki.WriteFile(filepath.Join(s.refused, "full-"+name), data); err != nil {
+	if err := durablefile.Write(filepath.Join(s.refused, "full-"+name), data); err != nil {
 		return err
 	}
 	return prune(s.refused, maxRefused, maxRefused*maxMessageSize)
@@ -208,7 +194,7 @@ func (s *spool) move(from, to, name string) error {
 	if err := os.Chtimes(filepath.Join(to, name), now, now); err != nil {
 		return err
 	}
-	return errors.Join(pki.SyncDir(from), pki.SyncDir(to))
+	return errors.Join(durablefile.SyncDir(from), durablefile.SyncDir(to))
 }
 
 func removeFile(path string) error {
@@ -219,7 +205,7 @@ func removeFile(path string) error {
 	if err != nil {
 		return err
 	}
-	return pki.SyncDir(filepath.Dir(path))
+	return durablefile.SyncDir(filepath.Dir(path))
 }
 
 type fileAge struct {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
 // Kind is what an item was.
@@ -85,8 +87,10 @@ func itemID(task, what string) string {
 
 func (v *Vault) folder(id string) string { return filepath.Join(v.dir, id) }
 
+func (v *Vault) manifest(id string) string { return filepath.Join(v.folder(id), "manifest.json") }
+
 func (v *Vault) load(id string) (Item, error) {
-	data, err := os.ReadFile(filepath.Join(v.folder(id), "manifest.json"))
+	data, err := os.ReadFile(v.manifest(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Item{}, fmt.Errorf("item %s: %w", id, ErrUnknown)
 	}
@@ -105,34 +109,8 @@ func (v *Vault) save(i Item) error {
 	if err != nil {
 		return fmt.Errorf("write the manifest of %s: %w", i.ID, err)
 	}
-	if err := writeDurably(v.folder(i.ID), "manifest.json", data); err != nil {
+	if err := durablefile.Write(v.manifest(i.ID), data); err != nil {
 		return fmt.Errorf("write the manifest of %s: %w", i.ID, err)
 	}
 	return nil
-}
-
-// writeDurably replaces a file so that after a crash the old or the new one is
-// there, whole.
-func writeDurably(dir, name string, data []byte) error {
-	f, err := os.CreateTemp(dir, ".new-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, name))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -14,6 +14,8 @@ import (
 
 	"filippo.io/age"
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
 // Request says what to take and why.
@@ -109,7 +111,7 @@ func (v *Vault) store(i *Item, f *os.File) error {
 		err = v.save(*i)
 	}
 	if err == nil {
-		err = syncDir(v.dir)
+		err = durablefile.SyncDir(v.dir)
 	}
 	if err != nil {
 		return errors.Join(err, v.forget(i.ID))
@@ -196,7 +198,7 @@ func (v *Vault) saveNew(i Item) error {
 	if err := v.save(i); err != nil {
 		return err
 	}
-	return syncDir(v.dir)
+	return durablefile.SyncDir(v.dir)
 }
 
 const maxLined = 1 << 20

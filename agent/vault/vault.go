@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"filippo.io/age"
+
+	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
 // Errors of the vault.
@@ -83,7 +85,7 @@ func identity(dir string) (*age.X25519Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return id, writeDurably(dir, "identity", []byte(id.String()+"\n"))
+	return id, durablefile.Create(path, []byte(id.String()+"\n"))
 }
 
 // List returns the items, oldest first.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
 const (
@@ -233,7 +235,7 @@ func (s *Store) compact() (*os.File, int64, error) {
 		err = os.Rename(temp, s.path)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(s.path))
+		err = durablefile.SyncDir(filepath.Dir(s.path))
 	}
 	if err != nil {
 		_ = f.Close()
@@ -241,15 +243,6 @@ func (s *Store) compact() (*os.File, int64, error) {
 		return nil, 0, fmt.Errorf("rewrite the desired set: %w", err)
 	}
 	return f, size, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 func (s *Store) writeBase(f *os.File) (size int64, err error) {

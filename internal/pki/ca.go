@@ -16,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
 const (
@@ -114,7 +116,7 @@ func makeCA(path string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return createFile(path, data)
+	return durablefile.Create(path, data)
 }
 
 // Certificate returns the CA's own certificate; do not change it.

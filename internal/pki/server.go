@@ -14,6 +14,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
 const (
@@ -133,7 +135,7 @@ func (s *Server) issue(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := WriteFile(filepath.Join(s.ca.dir, serverFile), data); err != nil {
+	if err := durablefile.Write(filepath.Join(s.ca.dir, serverFile), data); err != nil {
 		return fmt.Errorf("keep the server certificate: %w", err)
 	}
 	s.use(&tls.Certificate{Certificate: [][]byte{leaf.Raw, s.ca.cert.Raw}, PrivateKey: key, Leaf: leaf})
