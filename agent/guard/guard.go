@@ -1,7 +1,9 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -85,7 +87,7 @@ func (g *Guard) Process(p procfs.Process) error {
 		return &Refusal{"the agent", fmt.Sprintf("pid %d is the agent or started it", p.PID)}
 	}
 	if name, ok := g.essential(p); ok {
-		return &Refusal{"essential program", name + " is unchanged from its package, and the host cannot do without it"}
+		return &Refusal{"essential program", name + " is its package's own, and the host cannot do without it"}
 	}
 	if unit := p.Unit(); unit != "" && p.PPID == 1 && g.listed(unit) {
 		return &Refusal{"listed service", fmt.Sprintf("pid %d is the main process of %s", p.PID, unit)}
@@ -94,10 +96,10 @@ func (g *Guard) Process(p procfs.Process) error {
 }
 
 // lineage returns a process and its ancestors.
-func lineage(fs procfs.FS, pid int) map[procfs.ID]bool {
+func lineage(proc procfs.FS, pid int) map[procfs.ID]bool {
 	line := make(map[procfs.ID]bool)
 	for pid > 0 {
-		p, err := fs.Stat(pid)
+		p, err := proc.Stat(pid)
 		if err != nil {
 			break
 		}
@@ -119,7 +121,8 @@ func (g *Guard) essential(p procfs.Process) (string, bool) {
 		// An upgrade replaced the file; the path is still the package's.
 		return exe, g.state(exe) != packages.Unpackaged
 	}
-	return exe, g.state(exe) == packages.Unchanged
+	state := g.state(exe)
+	return exe, state != packages.Changed && state != packages.Unpackaged
 }
 
 func (g *Guard) state(file string) packages.State {
@@ -154,8 +157,11 @@ func (g *Guard) File(file string) error {
 		}
 	}
 	s, err := g.o.Packages.Check(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // The act itself says so.
+	}
 	if err != nil {
-		return nil // It is gone or unreadable: the act itself says so.
+		return &Refusal{"packaged file", fmt.Sprintf("whether %s comes from a package cannot be told: %v", file, err)}
 	}
 	switch s.State {
 	case packages.Unchanged:

@@ -41,7 +41,11 @@ type Standing struct {
 	Why string `json:"why,omitempty"`
 }
 
-const maxVerdicts = 512
+const (
+	maxVerdicts = 512
+	// halfInstalled is the status while dpkg unpacks, or after it failed to.
+	halfInstalled = "half-installed"
+)
 
 // DB reads dpkg's lists below a root directory. It keeps an index of about 12
 // bytes a path and is safe for concurrent use.
@@ -53,6 +57,7 @@ type DB struct {
 	loaded   time.Time // the status file's time when the index was made
 	index    []owned
 	packages []string
+	statuses map[string]string // by package, without its architecture
 	verdicts map[version]Standing
 }
 
@@ -74,8 +79,8 @@ func New(root string) *DB {
 	return &DB{root: root, seed: maphash.MakeSeed(), verdicts: make(map[version]Standing)}
 }
 
-// Check tells what the lists say about the file at path, which must not be a
-// symbolic link.
+// Check tells what the lists say about the file at path. A symbolic link is not
+// followed.
 func (db *DB) Check(path string) (Standing, error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -125,10 +130,11 @@ func (db *DB) refresh() error {
 	if st.ModTime().Equal(db.loaded) {
 		return nil
 	}
-	installed, err := db.installed(path)
+	statuses, err := present(path)
 	if err != nil {
 		return fmt.Errorf("read the package lists: %w", err)
 	}
+	db.statuses = statuses
 	db.index, db.packages = db.index[:0], db.packages[:0]
 	lists, err := filepath.Glob(filepath.Join(db.root, "var/lib/dpkg/info/*.list"))
 	if err != nil {
@@ -136,8 +142,7 @@ func (db *DB) refresh() error {
 	}
 	for _, l := range lists {
 		name := strings.TrimSuffix(filepath.Base(l), ".list")
-		bare, _, _ := strings.Cut(name, ":")
-		if installed[bare] {
+		if statuses[bare(name)] != "" {
 			db.add(name, l)
 		}
 	}
@@ -164,15 +169,27 @@ func (db *DB) add(name, list string) {
 	}
 }
 
-// installed names the packages whose status is installed.
-func (db *DB) installed(path string) (map[string]bool, error) {
-	names := make(map[string]bool)
+// present names the packages whose files are on the host, with their status, the
+// third word of dpkg's field. One that is only half configured, or whose
+// triggers are still to run, is there like an installed one: a host is in these
+// states during each upgrade.
+func present(path string) (map[string]string, error) {
+	names := make(map[string]string)
 	err := stanzas(path, func(name string, lines []string) {
-		if slices.Contains(lines, "Status: install ok installed") || slices.Contains(lines, "Status: hold ok installed") {
-			names[name] = true
+		for _, l := range lines {
+			f := strings.Fields(l)
+			if len(f) == 4 && f[0] == "Status:" && f[3] != "not-installed" && f[3] != "config-files" {
+				names[name] = f[3]
+			}
 		}
 	})
 	return names, err
+}
+
+// bare drops the architecture from the name of a list.
+func bare(pkg string) string {
+	name, _, _ := strings.Cut(pkg, ":")
+	return name
 }
 
 // stanzas calls use for each paragraph of dpkg's status.
@@ -246,6 +263,9 @@ func hasLine(path, line string) bool {
 func (db *DB) compare(path, listed, pkg string, st *syscall.Stat_t) (Standing, error) {
 	s := Standing{Package: pkg}
 	switch {
+	case st.Mode&syscall.S_IFMT == syscall.S_IFLNK && !db.hasSum(listed, pkg):
+		s.State, s.Why = Unverified, "it is a symbolic link, for which packages bring no sum"
+		return s, nil
 	case st.Mode&syscall.S_IFMT != syscall.S_IFREG:
 		s.State, s.Why = Changed, "it is no regular file any more"
 		return s, nil
@@ -264,13 +284,26 @@ func (db *DB) compare(path, listed, pkg string, st *syscall.Stat_t) (Standing, e
 	}
 	if got != want {
 		s.State, s.Why = Changed, "its MD5 sum is not the package's"
+		if db.statuses[bare(pkg)] == halfInstalled {
+			// The new file is there before its sum is.
+			s.State, s.Why = Unverified, "the package is being unpacked"
+		}
 		return s, nil
 	}
 	s.State, s.Why = Unchanged, "package installed, path listed, MD5 sum equal, writable for root alone"
 	return s, nil
 }
 
-// sum returns the MD5 sum that the package brought.
+// hasSum reports whether the package brought a regular file.
+func (db *DB) hasSum(listed, pkg string) bool {
+	_, why := db.sum(listed, pkg)
+	return why != noSum
+}
+
+// noSum is why a file cannot be compared of which there is no sum.
+const noSum = "the package brought no sum for it"
+
+// sum returns the MD5 sum that the package brought, or why it is not to be had.
 func (db *DB) sum(listed, pkg string) (sum, why string) {
 	sums, list := db.info(pkg, "md5sums"), db.info(pkg, "list")
 	a, errA := os.Stat(sums)
@@ -285,16 +318,15 @@ func (db *DB) sum(listed, pkg string) (sum, why string) {
 		}
 	}
 	var found string
-	bare, _, _ := strings.Cut(pkg, ":")
 	_ = stanzas(filepath.Join(db.root, "var/lib/dpkg/status"), func(name string, lines []string) {
 		for _, l := range lines {
-			if f := strings.Fields(l); name == bare && len(f) >= 2 && f[0] == listed {
+			if f := strings.Fields(l); name == bare(pkg) && len(f) >= 2 && f[0] == listed {
 				found = f[1]
 			}
 		}
 	})
 	if found == "" {
-		return "", "the package brought no sum for it"
+		return "", noSum
 	}
 	return found, ""
 }
