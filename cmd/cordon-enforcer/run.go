@@ -50,7 +50,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, ready func()) (err e
 	defer func() { err = errors.Join(err, method.Close()) }()
 	d, err := device.New(device.Options{
 		Name: cfg.Name, Version: service.Version(), StateDir: cfg.StateDir, RunDir: filepath.Dir(cfg.Socket),
-		Protected: cfg.protected(), Cap: cfg.limit(), Method: method, Flows: flow.Tracking{}, Locals: local.New(log),
+		Protected: cfg.protected(), Cap: cfg.limit(), Method: method, Flows: flow.Tracking{}, Locals: local.New(cfg.StateDir, log),
 		Sources: []neighbor.Source{neighbor.NewKernel(log)}, Log: log,
 	})
 	if err != nil {

@@ -105,7 +105,7 @@ func (d *Device) admit(now time.Time) {
 // refreshGuard takes in what of this machine must never be cut off. When that
 // changed, everything is judged anew.
 func (d *Device) refreshGuard() error {
-	locals, err := d.opts.Locals.Protected()
+	locals, err := d.opts.Locals.Protected(d.suspect)
 	if err != nil && d.guard != nil {
 		return err
 	}
@@ -132,6 +132,12 @@ func (d *Device) refreshGuard() error {
 	}
 	d.judgeAll(now)
 	return nil
+}
+
+// suspect reports that a MAC is ordered to be quarantined, or, while the desired
+// set is not known, that it may be.
+func (d *Device) suspect(m guard.MAC) bool {
+	return d.store.Degraded() != "" || len(d.store.Of(m)) > 0
 }
 
 func (d *Device) noteExpiry(q *desired.Quarantine) {

@@ -46,9 +46,11 @@ type Flows interface {
 	End([]netip.Addr) error
 }
 
-// Locals says what of this machine must never be cut off.
+// Locals says what of this machine must never be cut off. What it learns from
+// the network it must not learn of a MAC that is suspect: that is quarantined, or
+// may be.
 type Locals interface {
-	Protected() ([]guard.Protected, error)
+	Protected(suspect func(guard.MAC) bool) ([]guard.Protected, error)
 }
 
 // Options are what a Device needs.

@@ -126,9 +126,23 @@ type noFlows struct{}
 
 func (noFlows) End([]netip.Addr) error { return nil }
 
+// locals is what a machine says of itself; learned MACs it takes up as a machine
+// does, which skips those that are suspect.
 type locals []guard.Protected
 
-func (l locals) Protected() ([]guard.Protected, error) { return l, nil }
+func (l locals) Protected(suspect func(guard.MAC) bool) (out []guard.Protected, _ error) {
+	for _, p := range l {
+		if !p.Learned || !suspect(p.MAC) {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+// fixed is what a machine learned before it was suspect.
+type fixed []guard.Protected
+
+func (l fixed) Protected(func(guard.MAC) bool) ([]guard.Protected, error) { return l, nil }
 
 // fixture is a device whose clock and kernel the test holds.
 type fixture struct {
@@ -137,7 +151,7 @@ type fixture struct {
 	now    time.Time
 	method *fakeMethod
 	limit  guard.Cap
-	locals locals
+	locals Locals
 	device *Device
 	svc    *Service
 	number uint64
@@ -145,7 +159,7 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	f := &fixture{T: t, dir: t.TempDir(), now: time.Date(2026, 11, 24, 12, 0, 1, 0, time.UTC),
-		method: &fakeMethod{have: map[reconcile.Member]desired.Access{}}}
+		method: &fakeMethod{have: map[reconcile.Member]desired.Access{}}, locals: locals{}}
 	t.Cleanup(func() { _ = f.device.Close() })
 	return f
 }
@@ -328,6 +342,34 @@ func TestProtected(t *testing.T) {
 	// A gratuitous claim later changes nothing either.
 	f.seen("10.0.0.1", 3)
 	f.blocked(false, address("10.0.0.1"))
+}
+
+// TestLearnedMACFreesNobody: who makes the network say that it is the gateway is
+// not freed by that, and a true gateway is never cut off.
+func TestLearnedMACFreesNobody(t *testing.T) {
+	for name, claim := range map[string]Locals{
+		"claimed while quarantined": locals{{MAC: mac(1), Origin: "gateway", Learned: true}},
+		"learned by a race":         fixed{{MAC: mac(1), Origin: "gateway", Learned: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t).start()
+			f.order(put(quarantine(1, "10.0.0.1")))
+			f.device.opts.Locals = claim
+			f.now = f.now.Add(time.Minute)
+			f.device.tend()
+			f.expect(map[string]string{"q1": "IN_FORCE"})
+			f.blocked(true, memberOf(mac(1)), address("10.0.0.1"))
+			f.locals = claim
+			f.start().expect(map[string]string{"q1": "IN_FORCE"})
+			f.blocked(true, memberOf(mac(1)), address("10.0.0.1"))
+		})
+	}
+	f := newFixture(t)
+	f.locals = fixed{{MAC: mac(1), Origin: "gateway", Learned: true}}
+	f.start()
+	f.order(put(quarantine(1)))
+	f.expect(map[string]string{"q1": "REFUSED"})
+	f.blocked(false, memberOf(mac(1)))
 }
 
 func TestCapHoldsAndLetsInLater(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -17,28 +18,23 @@ import (
 
 // Machine reads the network namespace of the process. It is not safe for
 // concurrent use.
-type Machine struct {
-	log *slog.Logger
-	// gateways pins the first MAC that was seen of each default gateway: whoever
-	// claims the gateway's address later must not become untouchable by that.
-	gateways map[netip.Addr]guard.MAC
-	told     map[netip.Addr]guard.MAC
+type Machine struct{ gateways *gateways }
+
+// New makes a Machine that keeps the MACs of the default gateways in dir.
+func New(dir string, log *slog.Logger) *Machine {
+	return &Machine{gateways: openGateways(filepath.Join(dir, "gateways.json"), log)}
 }
 
-// New makes a Machine.
-func New(log *slog.Logger) *Machine {
-	return &Machine{log: log, gateways: map[netip.Addr]guard.MAC{}, told: map[netip.Addr]guard.MAC{}}
-}
-
-// Protected lists the entries, in an order that is the same when they are.
-func (m *Machine) Protected() ([]guard.Protected, error) {
+// Protected lists the entries, in an order that is the same when they are. A
+// gateway's MAC is learned when it is seen first, unless it is suspect.
+func (m *Machine) Protected(suspect func(guard.MAC) bool) ([]guard.Protected, error) {
 	var out []guard.Protected
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	for _, l := range links {
-		if mac, ok := usable(l.Attrs().HardwareAddr); ok {
+		if mac, ok := usableHardware(l.Attrs().HardwareAddr); ok {
 			out = append(out, guard.Protected{MAC: mac, Origin: "this device's own MAC"})
 		}
 	}
@@ -51,14 +47,14 @@ func (m *Machine) Protected() ([]guard.Protected, error) {
 			out = append(out, protected(ip.Unmap(), "this device's own address"))
 		}
 	}
-	gateways, err := gateways()
+	list, err := defaultGateways()
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range gateways {
+	for _, g := range list {
 		out = append(out, protected(g, "a default gateway"))
 	}
-	macs, err := m.pin(gateways)
+	macs, err := m.gateways.protect(list, suspect)
 	if err != nil {
 		return nil, err
 	}
@@ -81,12 +77,14 @@ func compare(a, b guard.Protected) int {
 	return slices.Compare([]byte(a.Origin), []byte(b.Origin))
 }
 
-func usable(hw net.HardwareAddr) (guard.MAC, bool) {
+func usable(m guard.MAC) bool { return !m.IsZero() && !m.IsGroup() }
+
+func usableHardware(hw net.HardwareAddr) (guard.MAC, bool) {
 	mac, err := guard.MACFrom(hw)
-	return mac, err == nil && !mac.IsZero() && !mac.IsGroup()
+	return mac, err == nil && usable(mac)
 }
 
-func gateways() ([]netip.Addr, error) {
+func defaultGateways() ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
@@ -114,38 +112,4 @@ func gateways() ([]netip.Addr, error) {
 func isDefault(n *net.IPNet) bool {
 	ones, _ := n.Mask.Size()
 	return ones == 0 && n.IP.IsUnspecified()
-}
-
-// pin protects the MACs of the gateways.
-func (m *Machine) pin(gateways []netip.Addr) ([]guard.Protected, error) {
-	if len(gateways) == 0 {
-		return nil, nil
-	}
-	neighbors, err := netlink.NeighList(0, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("list neighbours: %w", err)
-	}
-	for _, n := range neighbors {
-		a, ok := netip.AddrFromSlice(n.IP)
-		a = a.Unmap()
-		mac, good := usable(n.HardwareAddr)
-		if !ok || !good || !slices.Contains(gateways, a) || n.State&(unix.NUD_FAILED|unix.NUD_INCOMPLETE|unix.NUD_NOARP) != 0 {
-			continue
-		}
-		pinned, known := m.gateways[a]
-		if !known {
-			m.gateways[a] = mac
-		} else if pinned != mac && m.told[a] != mac {
-			m.told[a] = mac
-			m.log.Warn("a default gateway answers with another MAC than at first; only the first is protected by itself: if the new one is right, list it under protected.macs or restart",
-				"gateway", a, "first", pinned.String(), "now", mac.String())
-		}
-	}
-	var out []guard.Protected
-	for _, g := range gateways {
-		if mac, ok := m.gateways[g]; ok {
-			out = append(out, guard.Protected{MAC: mac, Origin: "the MAC of default gateway " + g.String()})
-		}
-	}
-	return out, nil
 }

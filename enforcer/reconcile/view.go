@@ -28,9 +28,12 @@ func (v View) Verdict(q *desired.Quarantine) (enforce bool, phase desired.Phase,
 		return false, desired.Refused, q.Fault
 	}
 	for _, m := range q.MACs {
-		if r := v.Guard.CheckMAC(m); r != nil {
-			return false, desired.Refused, r.Detail
+		r := v.Guard.CheckMAC(m)
+		if r == nil || r.Rule == guard.RuleLearnedMAC && q.Accepted != 0 {
+			// What a machine makes the network say must not free it.
+			continue
 		}
+		return false, desired.Refused, r.Detail
 	}
 	if q.Accepted == 0 {
 		return false, desired.Held, "the device's guard holds it back"
@@ -74,23 +77,6 @@ func (v View) Each(f func(Member)) {
 			f(m)
 		}
 	})
-}
-
-// Members are the MACs of a quarantine and the addresses that they have, each
-// with the access that it shall have now.
-func (v View) Members(q *desired.Quarantine) []Member {
-	var out []Member
-	for _, m := range q.MACs {
-		mb := Member{MAC: m}
-		mb.Access = v.Access(mb)
-		out = append(out, mb)
-		for _, b := range v.State.Bindings(m) {
-			mb := Member{Address: b.Address}
-			mb.Access = v.Access(mb)
-			out = append(out, mb)
-		}
-	}
-	return out
 }
 
 // LeftOut says in words which addresses of a quarantine are not blocked though

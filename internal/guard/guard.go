@@ -21,6 +21,9 @@ const (
 	RuleMAC Rule = "impossible-mac"
 	// RuleProtectedMAC: the MAC is on the protected list.
 	RuleProtectedMAC Rule = "protected-mac"
+	// RuleLearnedMAC: the MAC is on the protected list because of what the
+	// network said. It refuses an order; it does not end one that was let in.
+	RuleLearnedMAC Rule = "learned-mac"
 	// RuleProtectedAddress: the address is on the protected list.
 	RuleProtectedAddress Rule = "protected-address"
 	// RuleAddress: the address can be no endpoint's own (unspecified, loopback,
@@ -47,10 +50,6 @@ type Refusal struct {
 // Error is the detail.
 func (r *Refusal) Error() string { return r.Detail }
 
-// Waits reports whether time or a release can lift the refusal, as with the
-// cap, or only a person who changes the configuration.
-func (r *Refusal) Waits() bool { return r.Rule == RuleCapTotal || r.Rule == RuleCapRate }
-
 // Protected is one entry of a protected list, with where it comes from in
 // words ("configuration", "this device's own address").
 type Protected struct {
@@ -58,11 +57,14 @@ type Protected struct {
 	Prefix netip.Prefix
 	MAC    MAC
 	Origin string
+	// Learned says that it is no person's word but what the network claimed, such
+	// as whose MAC a gateway has: see RuleLearnedMAC. Only MACs are learned.
+	Learned bool
 }
 
 // Guard is a set of rules. It is immutable and safe for concurrent use.
 type Guard struct {
-	macs     map[MAC]string
+	macs     map[MAC]Protected
 	hosts    map[netip.Addr]string
 	prefixes []Protected
 	cap      Cap
@@ -74,10 +76,13 @@ func New(protected []Protected, limit Cap) (*Guard, error) {
 	if err := limit.validate(); err != nil {
 		return nil, err
 	}
-	g := &Guard{macs: map[MAC]string{}, hosts: map[netip.Addr]string{}, cap: limit}
+	g := &Guard{macs: map[MAC]Protected{}, hosts: map[netip.Addr]string{}, cap: limit}
 	for _, p := range protected {
 		if !p.Prefix.IsValid() {
-			g.macs[p.MAC] = p.Origin
+			// Of two entries for one MAC, a person's word holds.
+			if old, known := g.macs[p.MAC]; !known || old.Learned {
+				g.macs[p.MAC] = p
+			}
 			continue
 		}
 		prefix, err := unmap(p.Prefix)
@@ -112,10 +117,15 @@ func (g *Guard) CheckMAC(m MAC) *Refusal {
 	case m.IsGroup():
 		return &Refusal{Rule: RuleMAC, Detail: fmt.Sprintf("%s is a broadcast or multicast MAC: quarantining it would cut everybody off", m)}
 	}
-	if origin, ok := g.macs[m]; ok {
-		return &Refusal{Rule: RuleProtectedMAC, Detail: fmt.Sprintf("%s is protected (%s)", m, origin)}
+	p, ok := g.macs[m]
+	if !ok {
+		return nil
 	}
-	return nil
+	r := &Refusal{Rule: RuleProtectedMAC, Detail: fmt.Sprintf("%s is protected (%s)", m, p.Origin)}
+	if p.Learned {
+		r.Rule = RuleLearnedMAC
+	}
+	return r
 }
 
 // CheckAddress refuses an address that must never be blocked.

@@ -29,12 +29,15 @@ func rule(r *Refusal) Rule {
 }
 
 func TestCheckMAC(t *testing.T) {
-	g := newGuard(t, Cap{}, Protected{MAC: mac(1), Origin: "configuration"})
+	g := newGuard(t, Cap{}, Protected{MAC: mac(1), Origin: "configuration"}, Protected{MAC: mac(1), Learned: true},
+		Protected{MAC: mac(3), Learned: true}, Protected{MAC: mac(4), Learned: true}, Protected{MAC: mac(4)})
 	for _, c := range []struct {
 		name string
 		mac  MAC
 		want Rule
 	}{
+		{"learned", mac(3), RuleLearnedMAC},
+		{"learned, then configured", mac(4), RuleProtectedMAC},
 		{"an endpoint's", mac(2), ""},
 		{"protected", mac(1), RuleProtectedMAC},
 		{"zero", MAC{}, RuleMAC},
@@ -147,7 +150,7 @@ func TestCap(t *testing.T) {
 			t.Errorf("%s: refused by %q, want %q", c.name, rule(r), c.want)
 			continue
 		}
-		if r != nil && (!r.RetryAt.Equal(c.retry) || !r.Waits() || r.Error() == "") {
+		if r != nil && (!r.RetryAt.Equal(c.retry) || r.Error() == "") {
 			t.Errorf("%s: %+v, want a retry at %s", c.name, r, c.retry)
 		}
 	}

@@ -22,6 +22,19 @@ func MACFrom(b []byte) (MAC, error) {
 // String writes the address in lower case with colons.
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
+// MarshalText writes the address as String does.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (m *MAC) UnmarshalText(text []byte) error {
+	hw, err := net.ParseMAC(string(text))
+	if err != nil {
+		return err
+	}
+	*m, err = MACFrom(hw)
+	return err
+}
+
 // IsZero reports whether it is 00:00:00:00:00:00, which loopback and broken
 // drivers use.
 func (m MAC) IsZero() bool { return m == MAC{} }
