@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -216,6 +217,9 @@ func (c *Collector) trait(path string) Trait {
 			t.Memory = fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC
 		}
 	}
+	if target := c.resolve(path); target != path {
+		t.Target = target
+	}
 	s, err := c.Packages.Check(path)
 	if err != nil {
 		// The path is a package's and the file is gone or unreadable.
@@ -223,6 +227,29 @@ func (c *Collector) trait(path string) Trait {
 	}
 	t.Standing = s
 	return t
+}
+
+// resolve follows the symbolic links of a path on the host; "" when it leads to
+// nothing.
+func (c *Collector) resolve(path string) string {
+	root, err := unix.Open(c.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(root)
+	fd, err := unix.Openat2(root, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	target, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return ""
+	}
+	if c.Root == "/" {
+		return target
+	}
+	return strings.TrimPrefix(target, filepath.Clean(c.Root))
 }
 
 // Persistence adds what starts the files of the evidence, and the wrappers in

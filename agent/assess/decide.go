@@ -117,7 +117,7 @@ func (d *decision) get(id procfs.ID) (p observe.Process, ended, ok bool) {
 // markOf scores a process by its executable and its input.
 func (d *decision) markOf(p procfs.Process) mark {
 	m := markExe(p, d.trait(p.Exe))
-	if in, ok := inputOf(p); ok {
+	if in, ok := d.input(p); ok {
 		m = worse(m, markInput(in, d.trait(in.path)))
 	}
 	if d.isKnown(p) {
@@ -141,8 +141,17 @@ func (d *decision) isKnown(p procfs.Process) bool {
 	if runs && (p.ExeDeleted || !d.trusted(p.Exe)) {
 		return true
 	}
-	in, ok := inputOf(p)
+	in, ok := d.input(p)
 	return ok && in.path != "" && d.paths[in.path]
+}
+
+// input is what an interpreter runs, by the name to which symbolic links lead.
+func (d *decision) input(p procfs.Process) (input, bool) {
+	in, ok := inputOf(p)
+	if target := d.trait(in.path).Target; target != "" {
+		in.path = target
+	}
+	return in, ok
 }
 
 func (d *decision) trusted(path string) bool {
@@ -219,7 +228,7 @@ func (d *decision) add(p observe.Process, ended bool, why string) bool {
 	if m := markExe(p.Process, d.trait(p.Exe)); m.points >= suspicion || d.paths[p.Exe] && !d.trusted(p.Exe) {
 		d.addFile(p.Process, p.Exe, p.ExeFile, p.ExeDeleted, ended, m.why)
 	}
-	if in, ok := inputOf(p.Process); ok && in.path != "" {
+	if in, ok := d.input(p.Process); ok && in.path != "" {
 		if m := markInput(in, d.trait(in.path)); m.points >= suspicion {
 			t := d.trait(in.path)
 			d.addFile(p.Process, in.path, t.File, !t.There, true, m.why)

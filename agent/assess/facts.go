@@ -31,9 +31,12 @@ type Holder struct {
 
 // Trait is what is known of a file that may be evidence.
 type Trait struct {
-	// There is true when the path leads to a regular file.
-	There bool          `json:"there"`
-	File  procfs.FileID `json:"file,omitzero"`
+	// There is true when a regular file is at the path itself.
+	There bool `json:"there"`
+	// Target is where the path leads when symbolic links are followed; empty
+	// when it leads to itself or to nothing.
+	Target string        `json:"target,omitempty"`
+	File   procfs.FileID `json:"file,omitzero"`
 	// Memory is true when it lies on a file system in memory, as tmpfs.
 	Memory   bool              `json:"memory,omitempty"`
 	Standing packages.Standing `json:"standing"`

@@ -112,10 +112,7 @@ func markExe(p procfs.Process, t Trait) mark {
 
 // markInput scores a process by the script or text that its interpreter runs.
 func markInput(in input, t Trait) mark {
-	m := mark{}
-	if in.path != "" {
-		m = markFile(in.path, t)
-	}
+	m := markScript(in, t)
 	text := in.inline
 	switch {
 	case strings.Contains(text, "/dev/tcp/") || strings.Contains(text, "/dev/udp/"):
@@ -124,4 +121,20 @@ func markInput(in input, t Trait) mark {
 		m = worse(m, mark{pointsFetchAndRun, "its command fetches something and pipes it on"})
 	}
 	return m
+}
+
+// markScript scores a process by its script. A path that leads to nothing says
+// little: the name may be another program's word, or that of another root.
+func markScript(in input, t Trait) mark {
+	switch {
+	case in.path == "":
+		return mark{}
+	case t.There:
+		return markFile(in.path, t)
+	case t.Standing.State != packages.Unpackaged:
+		return mark{}
+	case in.gone:
+		return mark{pointsDeleted, fmt.Sprintf("the script %s comes from no package and was deleted while it runs", in.path)}
+	}
+	return mark{pointsUnpackaged, fmt.Sprintf("the script %s is not there", in.path)}
 }
