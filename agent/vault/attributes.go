@@ -16,7 +16,7 @@ const maxXattrs = 64 << 10
 func describe(i *Item, f *os.File, st *unix.Stat_t) error {
 	i.UID, i.GID, i.Mode = st.Uid, st.Gid, st.Mode&0o7777
 	i.Access, i.Modify = stamp(st.Atim), stamp(st.Mtim)
-	i.Names, i.Size, i.Dev, i.Ino = uint64(st.Nlink), st.Size, uint64(st.Dev), st.Ino
+	i.Names, i.Size, i.Dev, i.Ino, i.Change = uint64(st.Nlink), st.Size, uint64(st.Dev), st.Ino, stamp(st.Ctim)
 	flags, err := getFlags(f)
 	if err != nil {
 		return err

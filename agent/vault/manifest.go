@@ -1,8 +1,6 @@
 package vault
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,6 +63,9 @@ type Item struct {
 	SHA256 string `json:"sha256,omitempty"`
 	Dev    uint64 `json:"dev"`
 	Ino    uint64 `json:"ino"`
+	// Change is when the inode was changed last. Nobody can set it, so it tells
+	// a file from another one that got the same inode number.
+	Change time.Time `json:"ctime,omitzero"`
 	// Nameless is true for content that had no name any more.
 	Nameless bool `json:"nameless,omitempty"`
 
@@ -78,16 +79,11 @@ type Item struct {
 // Name returns the path as text for people.
 func (i Item) Name() string { return string(i.Path) }
 
-// itemID is the same for the same act of the same task, so that a repeated act
-// finds what it did.
-func itemID(task, what string) string {
-	sum := sha256.Sum256([]byte(task + "\x00" + what))
-	return hex.EncodeToString(sum[:8])
-}
-
 func (v *Vault) folder(id string) string { return filepath.Join(v.dir, id) }
 
 func (v *Vault) manifest(id string) string { return filepath.Join(v.folder(id), "manifest.json") }
+
+var errDamaged = errors.New("the manifest is damaged")
 
 func (v *Vault) load(id string) (Item, error) {
 	data, err := os.ReadFile(v.manifest(id))
@@ -99,7 +95,7 @@ func (v *Vault) load(id string) (Item, error) {
 	}
 	var i Item
 	if err := json.Unmarshal(data, &i); err != nil {
-		return Item{}, fmt.Errorf("read the manifest of %s: %w", id, err)
+		return Item{}, fmt.Errorf("read the manifest of %s: %w: %w", id, errDamaged, err)
 	}
 	return i, nil
 }

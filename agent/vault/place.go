@@ -3,6 +3,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ type place struct {
 	dir  *os.File
 	name string
 	path string
+	sync func(*os.File) error
 }
 
 // find opens the directory of path without following any symbolic link.
@@ -35,7 +37,7 @@ func (v *Vault) find(path string) (*place, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: filepath.Dir(path), Err: err}
 	}
-	return &place{dir: os.NewFile(uintptr(fd), dir), name: filepath.Base(path), path: path}, nil
+	return &place{dir: os.NewFile(uintptr(fd), dir), name: filepath.Base(path), path: path, sync: v.sync}, nil
 }
 
 func (p *place) close() { _ = p.dir.Close() }
@@ -76,7 +78,17 @@ func (p *place) open() (*os.File, unix.Stat_t, error) {
 	return f, opened, nil
 }
 
-// remove unlinks the name when it still leads to the inode.
+// leadsTo reports whether the name leads to the inode.
+func (p *place) leadsTo(dev, ino uint64) (bool, error) {
+	st, err := p.stat()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && uint64(st.Dev) == dev && st.Ino == ino, err
+}
+
+// remove unlinks the name when it still leads to the inode. With an error the
+// name may be gone all the same: ask leadsTo.
 func (p *place) remove(dev, ino uint64) error {
 	st, err := p.stat()
 	if err != nil {
@@ -88,7 +100,7 @@ func (p *place) remove(dev, ino uint64) error {
 	if err := unix.Unlinkat(int(p.dir.Fd()), p.name, 0); err != nil {
 		return &os.PathError{Op: "remove", Path: p.path, Err: err}
 	}
-	if err := p.dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+	if err := p.sync(p.dir); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("make the removal of %s durable: %w", p.path, err)
 	}
 	return nil
@@ -120,7 +132,7 @@ func (p *place) rename(from string, force bool) error {
 	if err != nil {
 		return &os.PathError{Op: "restore", Path: p.path, Err: err}
 	}
-	return p.dir.Sync()
+	return p.sync(p.dir)
 }
 
 func (p *place) discard(name string) { _ = unix.Unlinkat(int(p.dir.Fd()), name, 0) }

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -14,8 +13,6 @@ import (
 
 	"filippo.io/age"
 	"golang.org/x/sys/unix"
-
-	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
 // Request says what to take and why.
@@ -29,105 +26,156 @@ type Request struct {
 }
 
 // TakeFile moves a file into the vault. Repeated for the same task it returns
-// the item that the first call made, and already is true.
+// the item that the first call made, and already is true. A file that came back
+// is another item. With an error, an item with an id is in the vault all the
+// same, because the file is no longer at its place.
 func (v *Vault) TakeFile(r Request) (i Item, already bool, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	id := itemID(r.Task, "file\x00"+r.Path)
-	old, oldErr := v.load(id)
-	p, err := v.find(r.Path)
+	release, err := v.hold()
+	if err == nil {
+		defer release()
+		i, already, err = v.takeFile(r)
+	}
 	if err != nil {
-		return doneAlready(old, oldErr, fmt.Errorf("take %s: %w", r.Path, err))
+		err = fmt.Errorf("take %s: %w", r.Path, err)
+	}
+	return i, already, err
+}
+
+func (v *Vault) takeFile(r Request) (Item, bool, error) {
+	s, err := v.slot(r.Task, "file\x00"+r.Path)
+	if err != nil {
+		return Item{}, false, err
+	}
+	p, err := v.find(r.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return v.gone(s, err)
+	}
+	if err != nil {
+		return Item{}, false, err
 	}
 	defer p.close()
 	f, st, err := p.open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return v.gone(s, err)
+	}
 	if err != nil {
-		return doneAlready(old, oldErr, fmt.Errorf("take %s: %w", r.Path, err))
+		return Item{}, false, err
 	}
 	defer f.Close()
 	if r.Ino != 0 && (r.Ino != st.Ino || r.Dev != uint64(st.Dev)) {
-		return Item{}, false, fmt.Errorf("take %s: %w", r.Path, ErrReplaced)
+		return Item{}, false, ErrReplaced
 	}
-	if oldErr == nil && old.State == Taken && (old.Ino != st.Ino || old.Dev != uint64(st.Dev)) {
-		// The file came back: it is another item.
-		id = itemID(r.Task, fmt.Sprintf("file\x00%s\x00%d\x00%d", r.Path, st.Ino, v.now().UnixNano()))
+	i, unfinished := s.holds(&st, Stored)
+	if err := v.settle(s, i.ID); err != nil {
+		return Item{}, false, err
 	}
-	i = Item{ID: id, Kind: File, Task: r.Task, Path: []byte(r.Path), State: Stored, Taken: v.now().UTC(), Reason: r.Reason}
-	if err := describe(&i, f, &st); err != nil {
-		return Item{}, false, fmt.Errorf("take %s: %w", r.Path, err)
+	if !unfinished {
+		i = v.item(File, s.next, r)
+		if err := v.store(&i, f, &st); err != nil {
+			return Item{}, false, err
+		}
 	}
-	if err := v.store(&i, f); err != nil {
-		return Item{}, false, fmt.Errorf("take %s: %w", r.Path, err)
+	removed := unlink(i, p, f)
+	var after unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &after) == nil {
+		// The name that is gone counts, as before.
+		i.Names = uint64(after.Nlink) + 1
 	}
-	if err := unlink(i, p, f); err != nil {
-		return Item{}, false, errors.Join(fmt.Errorf("take %s: %w", r.Path, err), v.forget(id))
-	}
-	i.State = Taken
-	return i, false, v.save(i)
+	return v.finish(i, !unfinished, p, removed)
 }
 
-// doneAlready turns the absence of a file into success when the vault has it.
-func doneAlready(old Item, oldErr, err error) (Item, bool, error) {
-	if errors.Is(err, fs.ErrNotExist) && oldErr == nil {
-		return old, true, nil
+func (v *Vault) item(k Kind, id string, r Request) Item {
+	return Item{ID: id, Kind: k, Task: r.Task, Path: []byte(r.Path), State: Stored, Taken: v.now().UTC(), Reason: r.Reason}
+}
+
+// finish notes what became of the original. Only an item that this call made,
+// and whose original is still there, is given up.
+func (v *Vault) finish(i Item, made bool, p *place, removed error) (Item, bool, error) {
+	there, err := p.leadsTo(i.Dev, i.Ino)
+	if err != nil {
+		// Not known: the item stays, and the next call looks again.
+		return i, false, errors.Join(removed, err)
 	}
-	return Item{}, false, err
+	if there {
+		if removed == nil {
+			removed = errors.New("it is still there after its removal")
+		}
+		if made {
+			removed = errors.Join(removed, v.forget(i.ID))
+		}
+		return Item{}, false, removed
+	}
+	if errors.Is(removed, fs.ErrNotExist) {
+		removed = nil // Somebody else was quicker.
+	}
+	i.State = Taken
+	return i, false, errors.Join(removed, v.save(i))
 }
 
 // Keep stores the content of an open file that has no name any more. Restoring
-// it writes it to the path that it had.
+// it writes it to the path that it had. Several files of one path are several
+// items.
 func (v *Vault) Keep(r Request, f *os.File) (i Item, already bool, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	id := itemID(r.Task, "nameless\x00"+r.Path)
-	if old, err := v.load(id); err == nil {
-		return old, true, nil
+	release, err := v.hold()
+	if err == nil {
+		defer release()
+		i, already, err = v.keep(r, f)
+	}
+	if err != nil {
+		err = fmt.Errorf("keep %s: %w", r.Path, err)
+	}
+	return i, already, err
+}
+
+func (v *Vault) keep(r Request, f *os.File) (Item, bool, error) {
+	s, err := v.slot(r.Task, "nameless\x00"+r.Path)
+	if err != nil {
+		return Item{}, false, err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return Item{}, false, fmt.Errorf("keep %s: %w", r.Path, err)
+		return Item{}, false, err
 	}
-	i = Item{ID: id, Kind: File, Task: r.Task, Path: []byte(r.Path), State: Taken, Taken: v.now().UTC(), Reason: r.Reason, Nameless: true}
-	if err := describe(&i, f, &st); err != nil {
-		return Item{}, false, fmt.Errorf("keep %s: %w", r.Path, err)
+	for _, state := range []State{Taken, Restored} {
+		if i, ok := s.holds(&st, state); ok {
+			return i, true, nil
+		}
 	}
-	if err := v.store(&i, f); err != nil {
-		return Item{}, false, fmt.Errorf("keep %s: %w", r.Path, err)
+	i := v.item(File, s.next, r)
+	i.State, i.Nameless = Taken, true
+	if err := v.store(&i, f, &st); err != nil {
+		return Item{}, false, err
 	}
 	return i, false, nil
 }
 
-// store puts content and manifest on disk.
-func (v *Vault) store(i *Item, f *os.File) error {
-	if i.Size > v.maxFile {
+// store puts attributes and content of an open file on disk.
+func (v *Vault) store(i *Item, f *os.File, st *unix.Stat_t) error {
+	if st.Size > v.maxFile {
 		return ErrTooLarge
 	}
-	if err := os.MkdirAll(v.folder(i.ID), 0o700); err != nil {
+	if err := describe(i, f, st); err != nil {
 		return err
 	}
-	sum, err := v.encrypt(i.ID, f)
-	if err == nil {
-		i.SHA256 = hex.EncodeToString(sum.Sum(nil))
-		err = v.save(*i)
-	}
-	if err == nil {
-		err = durablefile.SyncDir(v.dir)
-	}
-	if err != nil {
-		return errors.Join(err, v.forget(i.ID))
-	}
-	return nil
+	return v.make(i, func(i *Item) error {
+		sum, n, err := v.encrypt(i.ID, f)
+		if err != nil {
+			return err
+		}
+		i.SHA256, i.Size = hex.EncodeToString(sum.Sum(nil)), n
+		return nil
+	})
 }
 
-func (v *Vault) encrypt(id string, f *os.File) (hash.Hash, error) {
-	out, err := os.OpenFile(filepath.Join(v.folder(id), "content.age"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+func (v *Vault) encrypt(id string, f *os.File) (hash.Hash, int64, error) {
+	out, err := os.OpenFile(filepath.Join(v.folder(id), "content.age"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer out.Close()
 	w, err := age.Encrypt(out, v.identity.Recipient())
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(io.NewSectionReader(f, 0, v.maxFile+1), v.maxFile+1))
@@ -135,9 +183,9 @@ func (v *Vault) encrypt(id string, f *os.File) (hash.Hash, error) {
 		err = ErrTooLarge
 	}
 	if err := errors.Join(err, w.Close(), out.Sync()); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return sum, nil
+	return sum, n, nil
 }
 
 // unlink removes the original, clearing the flags that forbid it.
@@ -152,150 +200,4 @@ func unlink(i Item, p *place, f *os.File) error {
 		err = errors.Join(err, setFlags(f, i.Flags))
 	}
 	return err
-}
-
-func (v *Vault) forget(id string) error { return os.RemoveAll(v.folder(id)) }
-
-// TakeLink moves a symbolic link into the vault.
-func (v *Vault) TakeLink(r Request) (i Item, already bool, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	id := itemID(r.Task, "link\x00"+r.Path)
-	old, oldErr := v.load(id)
-	p, err := v.find(r.Path)
-	if err != nil {
-		return doneAlready(old, oldErr, fmt.Errorf("take link %s: %w", r.Path, err))
-	}
-	defer p.close()
-	st, err := p.stat()
-	if err != nil {
-		return doneAlready(old, oldErr, fmt.Errorf("take link %s: %w", r.Path, err))
-	}
-	target := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(int(p.dir.Fd()), p.name, target)
-	if err != nil {
-		return Item{}, false, fmt.Errorf("take link %s: %w", r.Path, err)
-	}
-	i = Item{
-		ID: id, Kind: Link, Task: r.Task, Path: []byte(r.Path), State: Stored, Taken: v.now().UTC(), Reason: r.Reason,
-		UID: st.Uid, GID: st.Gid, Access: stamp(st.Atim), Modify: stamp(st.Mtim), Names: uint64(st.Nlink),
-		Dev: uint64(st.Dev), Ino: st.Ino, Target: target[:n:n],
-	}
-	if err := v.saveNew(i); err != nil {
-		return Item{}, false, fmt.Errorf("take link %s: %w", r.Path, err)
-	}
-	if err := p.remove(i.Dev, i.Ino); err != nil {
-		return Item{}, false, errors.Join(fmt.Errorf("take link %s: %w", r.Path, err), v.forget(id))
-	}
-	i.State = Taken
-	return i, false, v.save(i)
-}
-
-func (v *Vault) saveNew(i Item) error {
-	if err := os.MkdirAll(v.folder(i.ID), 0o700); err != nil {
-		return err
-	}
-	if err := v.save(i); err != nil {
-		return err
-	}
-	return durablefile.SyncDir(v.dir)
-}
-
-const maxLined = 1 << 20
-
-// TakeLine puts a comment in the place of one line of a file and leaves every
-// other byte as it is.
-func (v *Vault) TakeLine(r Request, text string) (i Item, already bool, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	id := itemID(r.Task, "line\x00"+r.Path+"\x00"+text)
-	i = Item{
-		ID: id, Kind: Line, Task: r.Task, Path: []byte(r.Path), State: Stored, Taken: v.now().UTC(), Reason: r.Reason,
-		Text: []byte(text), Mark: []byte("# disabled by cordon-agent, item " + id + ": " + text),
-	}
-	old, oldErr := v.load(id)
-	if err := v.exchange(&i, i.Text, i.Mark, func() error { return v.saveNew(i) }); err != nil {
-		if oldErr == nil && (errors.Is(err, errNoLine) || errors.Is(err, fs.ErrNotExist)) {
-			return old, true, nil
-		}
-		return Item{}, false, fmt.Errorf("disable a line of %s: %w", r.Path, err)
-	}
-	i.State = Taken
-	return i, false, v.save(i)
-}
-
-var errNoLine = errors.New("the line is not there")
-
-// exchange replaces the lines that equal from by to. before is called when it
-// is known that there is something to do.
-func (v *Vault) exchange(i *Item, from, to []byte, before func() error) error {
-	p, err := v.find(i.Name())
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	f, st, err := p.open()
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if st.Size > maxLined {
-		return ErrTooLarge
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxLined))
-	if err != nil {
-		return err
-	}
-	var out bytes.Buffer
-	changed := false
-	for line := range bytes.Lines(data) {
-		if bytes.Equal(bytes.TrimSuffix(line, []byte("\n")), from) {
-			out.Write(to)
-			out.Write(line[len(from):])
-			changed = true
-			continue
-		}
-		out.Write(line)
-	}
-	if !changed {
-		return errNoLine
-	}
-	if err := describe(i, f, &st); err != nil {
-		return err
-	}
-	if err := before(); err != nil {
-		return err
-	}
-	return replace(*i, p, f, out.Bytes())
-}
-
-// replace writes a file anew beside itself, with all its attributes but the
-// times, since cron looks at them to notice the change.
-func replace(i Item, p *place, old *os.File, data []byte) error {
-	f, name, err := p.temporary(i.ID)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	i.Access, i.Modify = i.Taken, i.Taken
-	if _, err = f.Write(data); err == nil {
-		err = applyAttributes(i, f)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil && i.Flags&held != 0 {
-		err = setFlags(old, i.Flags&^held)
-	}
-	if err == nil {
-		err = p.rename(name, true)
-	}
-	if err != nil {
-		p.discard(name)
-		if i.Flags&held != 0 {
-			err = errors.Join(err, setFlags(old, i.Flags))
-		}
-		return err
-	}
-	return applyFlags(i, f)
 }

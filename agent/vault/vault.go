@@ -12,6 +12,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/cordon-security/cordon/internal/dirlock"
 	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
@@ -40,12 +41,15 @@ type Options struct {
 	Now     func() time.Time
 }
 
-// Vault is a folder of items. It is safe for concurrent use within a process.
+// Vault is a folder of items. It is safe for concurrent use, also by several
+// processes.
 type Vault struct {
 	dir, root string
 	maxFile   int64
 	now       func() time.Time
-	identity  *age.X25519Identity
+	// sync makes a directory of the host durable.
+	sync     func(*os.File) error
+	identity *age.X25519Identity
 
 	mu sync.Mutex
 }
@@ -61,11 +65,31 @@ func Open(o Options) (*Vault, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the vault: %w", err)
 	}
-	id, err := identity(o.Dir)
+	v := &Vault{dir: o.Dir, root: o.Root, maxFile: o.MaxFile, now: o.Now, sync: (*os.File).Sync}
+	release, err := v.hold()
 	if err != nil {
 		return nil, fmt.Errorf("open the vault: %w", err)
 	}
-	return &Vault{dir: o.Dir, root: o.Root, maxFile: o.MaxFile, now: o.Now, identity: id}, nil
+	defer release()
+	if v.identity, err = identity(o.Dir); err != nil {
+		return nil, fmt.Errorf("open the vault: %w", err)
+	}
+	return v, nil
+}
+
+// hold keeps every other goroutine and process, as `cordon-agent restore`
+// beside the running agent, from changing the vault.
+func (v *Vault) hold() (release func(), err error) {
+	v.mu.Lock()
+	l, err := dirlock.Wait(v.dir)
+	if err != nil {
+		v.mu.Unlock()
+		return nil, err
+	}
+	return func() {
+		_ = l.Release()
+		v.mu.Unlock()
+	}, nil
 }
 
 func identity(dir string) (*age.X25519Identity, error) {
@@ -85,7 +109,7 @@ func identity(dir string) (*age.X25519Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return id, durablefile.Create(path, []byte(id.String()+"\n"))
+	return id, durablefile.Write(path, []byte(id.String()+"\n"))
 }
 
 // List returns the items, oldest first.
