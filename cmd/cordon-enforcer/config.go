@@ -41,10 +41,10 @@ type Protected struct {
 
 // Cap is the device's own cap; no order can loosen it.
 type Cap struct {
-	// MaxAtOnce is how many quarantines may be in force.
-	MaxAtOnce int `yaml:"max_at_once" doc:"How many quarantines may be in force at once; 0 does not limit."`
-	// MaxNew is how many may begin within Window.
-	MaxNew int `yaml:"max_new" doc:"How many quarantines may begin within the window; 0 does not limit."`
+	// MaxAtOnce is how many MACs may be quarantined.
+	MaxAtOnce int `yaml:"max_at_once" doc:"How many MAC addresses may be quarantined at once; 0 does not limit."`
+	// MaxNew is how many may begin to be within Window.
+	MaxNew int `yaml:"max_new" doc:"How many MAC addresses may begin to be quarantined within the window; 0 does not limit."`
 	// Window slides.
 	Window time.Duration `yaml:"window" doc:"The sliding window that max_new counts in."`
 }

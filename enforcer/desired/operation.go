@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cordon-security/cordon/internal/guard"
@@ -178,9 +179,12 @@ func (r *reader) quarantine() *Quarantine {
 		r.bad = true
 		return q
 	}
-	q.MACs = make([]guard.MAC, n)
-	for i := range q.MACs {
-		q.MACs[i] = r.mac()
+	q.MACs = make([]guard.MAC, 0, n)
+	for range n {
+		// A MAC counts once, whatever the journal says.
+		if m := r.mac(); !slices.Contains(q.MACs, m) {
+			q.MACs = append(q.MACs, m)
+		}
 	}
 	return q
 }

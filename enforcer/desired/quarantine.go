@@ -79,17 +79,6 @@ type Quarantine struct {
 	Status Status
 }
 
-// Key is what the cap counts an endpoint by: its lowest MAC.
-func (q *Quarantine) Key() guard.MAC {
-	low := q.MACs[0]
-	for _, m := range q.MACs[1:] {
-		if string(m[:]) < string(low[:]) {
-			low = m
-		}
-	}
-	return low
-}
-
 // Expired reports whether its end has come.
 func (q *Quarantine) Expired(now time.Time) bool {
 	return q.Expires != 0 && q.Expires <= now.UnixNano()

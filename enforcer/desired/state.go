@@ -26,7 +26,9 @@ type State struct {
 // last quarantine went go with it.
 type subject struct {
 	quarantines []*Quarantine
-	addresses   []bound
+	// accepted is how many of them the guard let in.
+	accepted  int
+	addresses []bound
 }
 
 type bound struct {
@@ -51,8 +53,17 @@ func (s *State) Degraded() string { return s.degraded }
 // Len is how many quarantines there are.
 func (s *State) Len() int { return len(s.quarantines) }
 
-// Accepted is how many of them the guard let in.
+// Accepted is how many MACs a quarantine names that the guard let in: what the
+// cap counts.
 func (s *State) Accepted() int { return s.accepted }
+
+// AcceptedOf is how many of the quarantines that name this MAC the guard let in.
+func (s *State) AcceptedOf(m guard.MAC) int {
+	if sub := s.subjects[m]; sub != nil {
+		return sub.accepted
+	}
+	return 0
+}
 
 // Get returns the quarantine with this id, or nil.
 func (s *State) Get(id string) *Quarantine { return s.quarantines[id] }
@@ -105,7 +116,7 @@ func (s *State) Bindings(m guard.MAC) []Binding {
 	return out
 }
 
-// Begun returns when the endpoints that were let in after a time were let in.
+// Begun returns when the MACs that were let in after a time were let in.
 func (s *State) Begun(after time.Time) []time.Time {
 	var out []time.Time
 	for _, at := range s.begun {
@@ -116,9 +127,9 @@ func (s *State) Begun(after time.Time) []time.Time {
 	return out
 }
 
-// HasBegun reports whether this endpoint was let in after a time.
-func (s *State) HasBegun(key guard.MAC, after time.Time) bool {
-	at, ok := s.begun[key]
+// HasBegun reports whether this MAC was let in after a time.
+func (s *State) HasBegun(m guard.MAC, after time.Time) bool {
+	at, ok := s.begun[m]
 	return ok && at > after.UnixNano()
 }
 
@@ -152,12 +163,11 @@ func (s *State) put(q *Quarantine) {
 		}
 		sub.quarantines = append(sub.quarantines, q)
 	}
+	if q.Accepted != 0 {
+		s.begin(q)
+	}
 	if old != nil {
 		s.detach(old)
-	}
-	if q.Accepted != 0 {
-		s.accepted++
-		s.begin(q)
 	}
 }
 
@@ -170,13 +180,15 @@ func (s *State) remove(id string) {
 
 // detach takes q, which is no longer in the set, from its MACs.
 func (s *State) detach(q *Quarantine) {
-	if q.Accepted != 0 {
-		s.accepted--
-	}
 	for _, m := range q.MACs {
 		sub := s.subjects[m]
 		if sub == nil {
 			continue
+		}
+		if q.Accepted != 0 {
+			if sub.accepted--; sub.accepted == 0 {
+				s.accepted--
+			}
 		}
 		sub.quarantines = slices.DeleteFunc(sub.quarantines, func(o *Quarantine) bool { return o == q })
 		if len(sub.quarantines) > 0 {
@@ -194,19 +206,32 @@ func (s *State) accept(id string, at int64) {
 	if q == nil || at == 0 {
 		return
 	}
-	if q.Accepted == 0 {
-		s.accepted++
-	}
+	again := q.Accepted != 0
 	q.Accepted = at
+	if again {
+		s.remember(q)
+		return
+	}
 	s.begin(q)
 }
 
+// begin counts the MACs of a quarantine that was let in.
 func (s *State) begin(q *Quarantine) {
-	if len(q.MACs) == 0 {
-		return
+	for _, m := range q.MACs {
+		sub := s.subjects[m]
+		if sub.accepted++; sub.accepted == 1 {
+			s.accepted++
+		}
 	}
-	if key := q.Key(); s.begun[key] < q.Accepted {
-		s.begun[key] = q.Accepted
+	s.remember(q)
+}
+
+// remember notes when the MACs of a quarantine were let in last.
+func (s *State) remember(q *Quarantine) {
+	for _, m := range q.MACs {
+		if s.begun[m] < q.Accepted {
+			s.begun[m] = q.Accepted
+		}
 	}
 }
 

@@ -12,52 +12,6 @@ import (
 	"github.com/cordon-security/cordon/internal/guard"
 )
 
-// capRefusal asks the cap about one more endpoint, when extra were let in and
-// not committed yet. A nil refusal lets it in.
-func (d *Device) capRefusal(now time.Time, extra int, began []time.Time) *guard.Refusal {
-	limit := d.guard.Cap()
-	if limit.New > 0 {
-		began = append(began, d.store.Begun(now.Add(-limit.Window))...)
-	}
-	return limit.Check(d.store.Accepted()+extra, began, now)
-}
-
-// known reports that an endpoint counts already: it is quarantined by another
-// order, or was within the window. The second of these does not count anew
-// against the rate, so that an order given twice is not two.
-func (d *Device) known(now time.Time, q *desired.Quarantine) (inForce, recent bool) {
-	for _, m := range q.MACs {
-		for _, other := range d.store.Of(m) {
-			inForce = inForce || other.Accepted != 0 && other.ID != q.ID
-		}
-	}
-	return inForce, d.store.HasBegun(q.Key(), now.Add(-d.guard.Cap().Window))
-}
-
-// admission lets in what the cap allows, one after the other within one order.
-type admission struct {
-	device *Device
-	now    time.Time
-	extra  int
-	began  []time.Time
-}
-
-func (a *admission) admits(q *desired.Quarantine) bool {
-	inForce, recent := a.device.known(a.now, q)
-	began := a.began
-	r := a.device.capRefusal(a.now, a.extra, began)
-	switch {
-	case r == nil, inForce, recent && r.Rule == guard.RuleCapRate:
-	default:
-		return false
-	}
-	a.extra++
-	if !inForce && !recent {
-		a.began = append(a.began, a.now)
-	}
-	return true
-}
-
 // admit lets in what waits, as far as the cap allows now, the first ordered
 // first as far as ids tell.
 func (d *Device) admit(now time.Time) {
@@ -70,7 +24,7 @@ func (d *Device) admit(now time.Time) {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
-	a := admission{device: d, now: now}
+	a := d.admission(now)
 	var ops []desired.Operation
 	touched := members{}
 	for _, id := range ids {
@@ -82,9 +36,13 @@ func (d *Device) admit(now time.Time) {
 		if _, phase, _ := d.view(now).Verdict(q); phase == desired.Refused {
 			continue
 		}
-		if !a.admits(q) {
-			break
+		if a.refuses(q) != nil {
+			if d.guard.Cap().Fits(len(q.MACs)) {
+				break
+			}
+			continue
 		}
+		a.add(q)
 		ops = append(ops, desired.Accept(id, now))
 		touched.add(d.store.State, q)
 		delete(d.waiting, id)
@@ -153,10 +111,10 @@ func (d *Device) expire(now time.Time) {
 		return
 	}
 	d.expiry = 0
-	var ended []*desired.Quarantine
+	var ended []departure
 	d.store.Each(func(q *desired.Quarantine) {
 		if q.Expired(now) {
-			ended = append(ended, q)
+			ended = append(ended, d.departing(q, expired))
 			return
 		}
 		d.noteExpiry(q)
@@ -166,16 +124,17 @@ func (d *Device) expire(now time.Time) {
 	}
 	touched := members{}
 	var ops []desired.Operation
-	for _, q := range ended {
-		touched.add(d.store.State, q)
-		ops = append(ops, desired.Remove(q.ID))
+	for _, out := range ended {
+		touched.merge(out.members)
+		ops = append(ops, desired.Remove(out.quarantine.ID))
 	}
 	if err := d.store.Commit(ops...); err != nil {
 		d.log.Error("expired in memory only; it expires again after a restart", "err", err)
 	}
 	err := d.enforce(now, touched)
-	for _, q := range ended {
-		d.left(now, q, expired, err)
+	for _, out := range ended {
+		q := out.quarantine
+		d.left(now, out, err)
 		d.log.Info("quarantine expired", "quarantine", q.ID, "expired_at", time.Unix(0, q.Expires).UTC())
 	}
 	d.judgeTouched(now, touched)
@@ -183,17 +142,14 @@ func (d *Device) expire(now time.Time) {
 
 // left publishes that a quarantine ended, at once when it is read back as gone
 // and else when it is.
-func (d *Device) left(now time.Time, q *desired.Quarantine, how phaseGone, err error) {
-	delete(d.waiting, q.ID)
+func (d *Device) left(now time.Time, out departure, err error) {
+	id := out.quarantine.ID
+	delete(d.waiting, id)
 	if err == nil {
-		d.hub.publish(statusEvent(goneStatus(q.ID, d.opts.Method.Name(), how, now, "")))
+		d.hub.publish(statusEvent(goneStatus(id, d.opts.Method.Name(), out.how, now, "")))
 		return
 	}
-	l := leaving{phase: how, detail: err.Error()}
-	for _, m := range q.MACs {
-		l.members = append(l.members, memberOf(m))
-	}
-	d.leaving[q.ID] = l
+	d.leaving[id] = leaving{phase: out.how, detail: err.Error(), members: out.members}
 }
 
 // Observe takes in an address binding that a source saw.

@@ -107,7 +107,7 @@ type Device struct {
 // gone.
 type leaving struct {
 	phase   phaseGone
-	members []reconcile.Member
+	members members
 	detail  string
 }
 

@@ -50,6 +50,12 @@ func (ms members) add(s *desired.State, q *desired.Quarantine) {
 	}
 }
 
+func (ms members) merge(others members) {
+	for mb := range others {
+		ms[mb] = struct{}{}
+	}
+}
+
 // enforce makes the touched members what they shall be, and reads them back.
 // It returns an error for those that are not so; they are tried again.
 func (d *Device) enforce(now time.Time, touched members) error {
@@ -141,7 +147,7 @@ func (d *Device) judge(now time.Time, q *desired.Quarantine) {
 	case enforce && d.isUnsettled(q):
 		phase, detail = desired.Pending, "not in force yet, it is tried again: "+d.fault
 	case phase == desired.Held:
-		if r := d.capRefusal(now, 0, nil); r != nil {
+		if r := d.admission(now).refuses(q); r != nil {
 			detail = r.Detail
 		}
 		d.waiting[q.ID] = struct{}{}
@@ -237,9 +243,7 @@ func (d *Device) retryUnsettled(now time.Time) {
 		touched[mb] = struct{}{}
 	}
 	for _, l := range d.leaving {
-		for _, mb := range l.members {
-			touched[mb] = struct{}{}
-		}
+		touched.merge(l.members)
 	}
 	// A lost table fails every element, so the whole is made right first.
 	if _, err := d.pruneAll(now); err != nil {
@@ -257,7 +261,7 @@ func (d *Device) retryUnsettled(now time.Time) {
 func (d *Device) finishLeaving(now time.Time) {
 	for id, l := range d.leaving {
 		still := false
-		for _, mb := range l.members {
+		for mb := range l.members {
 			_, bad := d.unsettled[mb]
 			still = still || bad
 		}

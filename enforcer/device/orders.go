@@ -3,6 +3,7 @@ package device
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cordon-security/cordon/enforcer/desired"
@@ -128,9 +129,27 @@ func (d *Device) applyPart(now time.Time, p part) answer {
 	if !p.last {
 		return answer{held: held, detail: d.alarm()}
 	}
-	puts := d.staging.puts
+	puts := lastOfEach(d.staging.puts)
 	d.staging = staging{}
 	return d.carryOut(now, p.revision, puts, d.missing(puts), true)
+}
+
+// lastOfEach keeps the last put of each id.
+func lastOfEach(puts []ordered) []ordered {
+	last := make(map[string]int, len(puts))
+	for i, p := range puts {
+		last[p.quarantine.ID] = i
+	}
+	if len(last) == len(puts) {
+		return puts
+	}
+	out := make([]ordered, 0, len(last))
+	for i, p := range puts {
+		if last[p.quarantine.ID] == i {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // missing lists what is held and not among puts.
@@ -153,15 +172,23 @@ type order struct {
 	now     time.Time
 	ops     []desired.Operation
 	touched members
-	admit   admission
+	admit   *admission
 	changed []*desired.Quarantine
-	ended   []*desired.Quarantine
+	ended   []departure
 	answer  answer
 }
 
-// carryOut makes an order durable in one record, and then in force.
+// departure is a quarantine that leaves, how, and what it held when it did.
+type departure struct {
+	quarantine *desired.Quarantine
+	how        phaseGone
+	members    members
+}
+
+// carryOut makes an order durable in one record, and then in force. The ids of
+// puts and removes are distinct.
 func (d *Device) carryOut(now time.Time, rev desired.Revision, puts []ordered, removes []string, whole bool) answer {
-	o := &order{now: now, touched: members{}, admit: admission{device: d, now: now}, answer: answer{held: rev}}
+	o := &order{now: now, touched: members{}, admit: d.admission(now), answer: answer{held: rev}}
 	o.ops = append(o.ops, desired.SetRevision(rev))
 	degraded := whole && d.store.Degraded() != ""
 	if degraded {
@@ -174,9 +201,14 @@ func (d *Device) carryOut(now time.Time, rev desired.Revision, puts []ordered, r
 		leave = append(leave, desired.Remove(id))
 		d.takeOut(o, id, removed)
 	}
-	seen := d.addressesOf(puts)
-	for _, p := range puts {
-		d.putIn(o, p, seen)
+	live := d.replace(o, puts)
+	d.letAllIn(o.admit, live)
+	seen := d.addressesOf(live)
+	for _, p := range live {
+		o.ops = append(o.ops, desired.Put(p.quarantine))
+		o.ops = append(o.ops, d.bindings(p, seen)...)
+		o.changed = append(o.changed, p.quarantine)
+		o.answer.touched = append(o.answer.touched, p.quarantine.ID)
 	}
 	if err := d.store.Commit(append(o.ops, leave...)...); err != nil {
 		d.log.Error("order held in memory only", "revision", rev.String(), "err", err)
@@ -191,29 +223,95 @@ func (d *Device) takeOut(o *order, id string, how phaseGone) {
 		o.answer.gone = append(o.answer.gone, goneID{id: id, phase: how, detail: d.leaving[id].detail})
 		return
 	}
-	o.touched.add(d.store.State, q)
-	o.ended = append(o.ended, q)
-	if q.Accepted != 0 {
-		o.admit.extra--
+	out := d.departing(q, how)
+	o.touched.merge(out.members)
+	o.ended = append(o.ended, out)
+	o.admit.drop(q)
+}
+
+// departing notes what a quarantine holds that is still in the store.
+func (d *Device) departing(q *desired.Quarantine, how phaseGone) departure {
+	out := departure{quarantine: q, how: how, members: members{}}
+	out.members.add(d.store.State, q)
+	return out
+}
+
+// replace takes out what the puts replace or end, and returns those that live.
+func (d *Device) replace(o *order, puts []ordered) []ordered {
+	live := make([]ordered, 0, len(puts))
+	for _, p := range puts {
+		q := p.quarantine
+		if q.Expired(o.now) {
+			o.ops = append(o.ops, desired.Remove(q.ID))
+			d.takeOut(o, q.ID, expired)
+			continue
+		}
+		if old := d.store.Get(q.ID); old != nil {
+			o.touched.add(d.store.State, old)
+			o.admit.drop(old)
+			q.Status = old.Status
+		}
+		live = append(live, p)
+	}
+	return live
+}
+
+// letAllIn decides by the device's own guard: first what was let in before,
+// then what adds no MAC, then what does, so that a newcomer never takes the room
+// of one that is in.
+func (d *Device) letAllIn(a *admission, puts []ordered) {
+	var rest, newcomers []ordered
+	for _, p := range puts {
+		if old := d.store.Get(p.quarantine.ID); p.quarantine.Fault == "" && keeps(old, p.quarantine) {
+			p.quarantine.Accepted = old.Accepted
+			a.add(p.quarantine)
+			continue
+		}
+		rest = append(rest, p)
+	}
+	for _, p := range rest {
+		if !a.allIn(p.quarantine) {
+			newcomers = append(newcomers, p)
+			continue
+		}
+		d.letIn(a, p)
+	}
+	for _, p := range newcomers {
+		d.letIn(a, p)
 	}
 }
 
-func (d *Device) putIn(o *order, p ordered, seen map[guard.MAC][]neighbor.Observation) {
+// keeps reports that a quarantine stays let in when it is ordered anew, as long
+// as it adds no MAC: an attacker's later claims do not change that.
+func keeps(old, q *desired.Quarantine) bool {
+	if old == nil || old.Accepted == 0 {
+		return false
+	}
+	for _, m := range q.MACs {
+		if !slices.Contains(old.MACs, m) {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *Device) letIn(a *admission, p ordered) {
 	q := p.quarantine
-	if q.Expired(o.now) {
-		o.ops = append(o.ops, desired.Remove(q.ID))
-		d.takeOut(o, q.ID, expired)
+	if q.Fault != "" {
 		return
 	}
-	old := d.store.Get(q.ID)
-	if old != nil {
-		o.touched.add(d.store.State, old)
+	addresses := make([]netip.Addr, len(p.bindings))
+	for i, b := range p.bindings {
+		addresses[i] = b.Address
 	}
-	d.letIn(&o.admit, q, old, p.bindings)
-	o.ops = append(o.ops, desired.Put(q))
-	o.ops = append(o.ops, d.bindings(p, seen)...)
-	o.changed = append(o.changed, q)
-	o.answer.touched = append(o.answer.touched, q.ID)
+	r := d.guard.Check(q.MACs, addresses)
+	if r != nil && r.Rule == guard.RuleProtectedAddress {
+		q.Fault = "the endpoint is known by nothing but a protected address: " + r.Detail
+	}
+	if r == nil && a.refuses(q) == nil {
+		q.Accepted = a.now.UnixNano()
+		a.add(q)
+	}
 }
 
 // finish enforces an order that was committed and takes stock.
@@ -234,13 +332,10 @@ func (d *Device) finish(o *order, degraded bool) {
 	if err != nil {
 		d.log.Error("an order is not in force, retrying", "err", err)
 	}
-	for _, q := range o.ended {
-		how := removed
-		if q.Expired(o.now) {
-			how = expired
-		}
-		d.left(o.now, q, how, err)
-		o.answer.gone = append(o.answer.gone, goneID{id: q.ID, phase: how, detail: d.leaving[q.ID].detail})
+	for _, out := range o.ended {
+		id := out.quarantine.ID
+		d.left(o.now, out, err)
+		o.answer.gone = append(o.answer.gone, goneID{id: id, phase: out.how, detail: d.leaving[id].detail})
 	}
 	for _, q := range o.changed {
 		d.judge(o.now, q)
@@ -250,38 +345,6 @@ func (d *Device) finish(o *order, degraded bool) {
 		d.admit(o.now)
 	}
 	o.answer.detail = d.alarm()
-}
-
-// letIn decides by the device's own guard. What was let in before stays in: an
-// attacker's later claims do not change that.
-func (d *Device) letIn(admit *admission, q, old *desired.Quarantine, bindings []desired.Binding) {
-	if old != nil {
-		q.Status = old.Status
-	}
-	if old != nil && old.Accepted != 0 {
-		if q.Fault == "" && old.Key() == q.Key() {
-			q.Accepted = old.Accepted
-			return
-		}
-		admit.extra--
-	}
-	if q.Fault != "" {
-		return
-	}
-	addresses := make([]netip.Addr, len(bindings))
-	for i, b := range bindings {
-		addresses[i] = b.Address
-	}
-	r := d.guard.Check(q.MACs, addresses)
-	if r != nil && r.Rule == guard.RuleProtectedAddress {
-		q.Fault = "the endpoint is known by nothing but a protected address: " + r.Detail
-	}
-	if r != nil {
-		return
-	}
-	if admit.admits(q) {
-		q.Accepted = admit.now.UnixNano()
-	}
 }
 
 // addressesOf finds what is known of the addresses of the MACs that are

@@ -131,11 +131,16 @@ func TestCap(t *testing.T) {
 		name    string
 		limit   Cap
 		inForce int
+		more    int
 		began   []time.Time
 		want    Rule
 		retry   time.Time
 	}{
 		{name: "no cap", inForce: 1 << 20, began: ago(0, 0, 0)},
+		{name: "three MACs fit", limit: Cap{AtOnce: 4, New: 4, Window: time.Hour}, inForce: 1, more: 3, began: ago(time.Minute)},
+		{name: "three MACs at once do not", limit: Cap{AtOnce: 4}, inForce: 2, more: 3, want: RuleCapTotal},
+		{name: "three MACs wait for the second", limit: Cap{New: 4, Window: time.Hour}, more: 3, began: ago(time.Minute, 10*time.Minute, 5*time.Minute), want: RuleCapRate, retry: now.Add(55 * time.Minute)},
+		{name: "more than ever fit", limit: Cap{New: 2, Window: time.Hour}, more: 3, want: RuleCapRate},
 		{name: "below at once", limit: Cap{AtOnce: 2}, inForce: 1},
 		{name: "at once reached", limit: Cap{AtOnce: 2}, inForce: 2, want: RuleCapTotal},
 		{name: "over at once, after it was lowered", limit: Cap{AtOnce: 2}, inForce: 9, want: RuleCapTotal},
@@ -145,7 +150,11 @@ func TestCap(t *testing.T) {
 		{name: "clock set back", limit: Cap{New: 1, Window: time.Hour}, began: ago(-time.Minute), want: RuleCapRate, retry: now.Add(time.Hour + time.Minute)},
 		{name: "both: at once speaks first", limit: Cap{AtOnce: 1, New: 1, Window: time.Hour}, inForce: 1, began: ago(0), want: RuleCapTotal},
 	} {
-		r := c.limit.Check(c.inForce, c.began, now)
+		more := max(c.more, 1)
+		r := c.limit.CheckTotal(c.inForce, more)
+		if r == nil {
+			r = c.limit.CheckRate(c.began, more, now)
+		}
 		if rule(r) != c.want {
 			t.Errorf("%s: refused by %q, want %q", c.name, rule(r), c.want)
 			continue
@@ -153,6 +162,17 @@ func TestCap(t *testing.T) {
 		if r != nil && (!r.RetryAt.Equal(c.retry) || r.Error() == "") {
 			t.Errorf("%s: %+v, want a retry at %s", c.name, r, c.retry)
 		}
+	}
+}
+
+func TestNothingMoreAlwaysPasses(t *testing.T) {
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	limit := Cap{AtOnce: 1, New: 1, Window: time.Hour}
+	if limit.CheckTotal(9, 0) != nil || limit.CheckRate([]time.Time{now, now}, 0, now) != nil {
+		t.Error("an order that adds no MAC was refused")
+	}
+	if !limit.Fits(1) || limit.Fits(2) || !(Cap{}).Fits(64) {
+		t.Error("Fits is wrong")
 	}
 }
 
