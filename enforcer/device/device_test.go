@@ -422,6 +422,34 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// TestExpiryBeyondNanoseconds: a time that nanoseconds cannot count is neither
+// past when it is far, nor without end when it is long ago.
+func TestExpiryBeyondNanoseconds(t *testing.T) {
+	for at, want := range map[string]string{
+		"9999-12-31T23:59:59Z": "IN_FORCE", "2262-04-11T23:47:16Z": "IN_FORCE", "2262-04-11T23:47:17Z": "IN_FORCE", "2500-01-01T00:00:00Z": "IN_FORCE",
+		"1970-01-01T00:00:00Z": "ABSENT", "1969-12-31T23:59:59Z": "ABSENT", "0001-01-01T00:00:00Z": "ABSENT",
+		"2026-11-24T12:00:01Z": "ABSENT", "2026-11-24T12:00:02Z": "IN_FORCE",
+	} {
+		f := newFixture(t).start()
+		when, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := until(quarantine(1, "10.0.0.1"), when)
+		q.Bindings[0].SeenAt = timestamppb.New(when)
+		r := f.order(put(q))
+		if got := f.state("q1"); got != want {
+			t.Errorf("%s: %s, want %s", at, got, want)
+		}
+		if want == "ABSENT" && r.GetStatuses()[0].GetState() != wirev1.EnforcementState_ENFORCEMENT_STATE_EXPIRED {
+			t.Errorf("%s: told %v", at, r)
+		}
+		f.start()
+		f.device.tend()
+		f.expect(map[string]string{"q1": want})
+	}
+}
+
 func TestAddressesAreFollowed(t *testing.T) {
 	f := newFixture(t).start()
 	f.seen("10.0.0.9", 9)

@@ -3,6 +3,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -42,16 +43,32 @@ func orderOf(w *wirev1.Quarantine) (ordered, error) {
 	default:
 		q.Fault = fmt.Sprintf("this device knows no access level %d", w.GetAccess())
 	}
-	if w.GetExpiresAt() != nil {
-		q.Expires = w.GetExpiresAt().AsTime().UnixNano()
-		if err := w.GetExpiresAt().CheckValid(); err != nil {
-			q.Fault, q.Expires = "its expiry is no time: "+err.Error(), 0
+	if at := w.GetExpiresAt(); at != nil {
+		if err := at.CheckValid(); err != nil {
+			q.Fault = "its expiry is no time: " + err.Error()
+		} else {
+			q.Expires = expiryOf(at.AsTime())
 		}
 	}
 	if err := macsOf(q, w.GetMacs()); err != nil {
 		q.Fault = err.Error()
 	}
 	return ordered{quarantine: q, bindings: bindingsOf(q.MACs, w.GetBindings())}, nil
+}
+
+// expiryOf is an expiry in nanoseconds since 1970. What nanoseconds cannot count
+// is the nearest that they can: never 0, which would mean until released.
+func expiryOf(at time.Time) int64 { return max(nanoseconds(at), 1) }
+
+// nanoseconds since 1970, within what they can count from there on.
+func nanoseconds(at time.Time) int64 {
+	switch {
+	case at.Unix() < 0:
+		return 0
+	case at.Unix() >= math.MaxInt64/int64(time.Second):
+		return math.MaxInt64
+	}
+	return at.UnixNano()
 }
 
 // clip cuts text to n bytes without cutting a character.
@@ -91,7 +108,7 @@ func bindingsOf(macs []guard.MAC, list []*wirev1.AddressBinding) []desired.Bindi
 		if err != nil || !ok || !w.GetPresent() || !slices.Contains(macs, m) || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() {
 			continue
 		}
-		out = append(out, desired.Binding{Address: a, MAC: m, Seen: w.GetSeenAt().AsTime()})
+		out = append(out, desired.Binding{Address: a, MAC: m, Seen: time.Unix(0, nanoseconds(w.GetSeenAt().AsTime())).UTC()})
 	}
 	slices.SortStableFunc(out, func(a, b desired.Binding) int { return a.Seen.Compare(b.Seen) })
 	return out[max(0, len(out)-desired.MaxBindings):]
