@@ -27,6 +27,10 @@ const (
 	retryEvery = 3 * time.Second
 )
 
+// unseen is why a new journal cannot be trusted to be whole, until the device saw
+// that nothing is in force.
+const unseen = "there was no desired set when the device started; what was in force stays until a snapshot of the orders comes"
+
 // ErrNotDurable says that a change holds in memory only, because the disk did
 // not take it. Tend tries it again.
 var ErrNotDurable = errors.New("not durable: the state directory cannot be written")
@@ -45,7 +49,6 @@ type Store struct {
 	broken  error
 	retryAt time.Time
 	dirty   bool
-	fresh   bool
 	buf     []byte
 }
 
@@ -74,7 +77,7 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 func (s *Store) read() error {
 	f, err := os.OpenFile(s.path, os.O_RDWR, 0o600)
 	if errors.Is(err, os.ErrNotExist) {
-		s.fresh = true
+		s.degraded = unseen
 		s.rewrite()
 		return nil
 	}
@@ -111,8 +114,9 @@ func (s *Store) putAside(damage error) error {
 	return nil
 }
 
-// Fresh reports whether there was no journal when it was opened.
-func (s *Store) Fresh() bool { return s.fresh }
+// Fresh reports whether there was no journal, and nobody has looked since what
+// is in force: the set is degraded until it is seen that nothing is.
+func (s *Store) Fresh() bool { return s.degraded == unseen }
 
 // Alarm says in words what is wrong with the store itself; empty when nothing.
 func (s *Store) Alarm() string {

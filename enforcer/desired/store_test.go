@@ -62,6 +62,7 @@ func filled(t *testing.T, dir string) *Store {
 	s := openStore(t, dir)
 	held := quarantine(3)
 	held.Accepted = 0
+	commit(t, s, Degrade(""))
 	commit(t, s, SetRevision(Revision{1, 1}), Put(quarantine(1)), Put(quarantine(2)), Put(held))
 	commit(t, s, SetRevision(Revision{1, 2}), Remove("q2"), Remove("never there"))
 	commit(t, s, SetRevision(Revision{1, 3}), Bind(binding("10.0.0.1", 1)), Bind(binding("fd00::1", 1)), Accept("q3", time.Unix(9, 0)))
@@ -88,6 +89,27 @@ func TestSurvivesRestart(t *testing.T) {
 	}
 	if s.Alarm() != "" || s.Fresh() {
 		t.Errorf("alarm %q, fresh %t", s.Alarm(), s.Fresh())
+	}
+}
+
+// TestNewJournalIsNotWhole: until somebody looked at what is in force, a journal
+// that was just made gives no right to release, however often it is opened.
+func TestNewJournalIsNotWhole(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		s := openStore(t, dir)
+		if !s.Fresh() || s.Degraded() == "" || s.Alarm() == "" {
+			t.Fatalf("fresh %t, degraded %q", s.Fresh(), s.Degraded())
+		}
+		_ = s.Close()
+	}
+	s := openStore(t, dir)
+	commit(t, s, Degrade(""))
+	_ = s.Close()
+	s = openStore(t, dir)
+	defer s.Close()
+	if s.Fresh() || s.Degraded() != "" {
+		t.Errorf("after a look: fresh %t, degraded %q", s.Fresh(), s.Degraded())
 	}
 }
 
@@ -208,7 +230,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
 	s := openStore(t, dir)
-	commit(t, s, SetRevision(Revision{1, 1}), Put(quarantine(1)))
+	commit(t, s, Degrade(""), SetRevision(Revision{1, 1}), Put(quarantine(1)))
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)

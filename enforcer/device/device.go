@@ -188,11 +188,16 @@ func (d *Device) holdUnknown() error {
 		return fmt.Errorf("read back what is in force: %w", err)
 	}
 	if n == 0 {
+		if err := d.store.Commit(desired.Degrade("")); err != nil {
+			d.log.Error("the desired set is whole in memory only", "err", err)
+		}
 		return nil
 	}
 	why := fmt.Sprintf("there was no desired set, and %d elements were in force; they stay until a snapshot of the orders comes, or 'cordon-enforcer release-all'", n)
 	d.log.Warn("the desired set is gone", "detail", why)
-	_ = d.store.Commit(desired.Degrade(why))
+	if err := d.store.Commit(desired.Degrade(why)); err != nil {
+		d.log.Error("that the desired set is gone is held in memory only", "err", err)
+	}
 	return nil
 }
 

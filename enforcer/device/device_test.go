@@ -166,6 +166,16 @@ func newFixture(t *testing.T) *fixture {
 
 func (f *fixture) start() *fixture {
 	f.Helper()
+	f.open()
+	if err := f.device.Start(); err != nil {
+		f.Fatal(err)
+	}
+	return f
+}
+
+// open is start up to what changes the kernel.
+func (f *fixture) open() {
+	f.Helper()
 	if f.device != nil {
 		_ = f.device.Close()
 	}
@@ -175,10 +185,6 @@ func (f *fixture) start() *fixture {
 		f.Fatal(err)
 	}
 	f.device, f.svc = d, NewService(d)
-	if err := d.Start(); err != nil {
-		f.Fatal(err)
-	}
-	return f
 }
 
 func mac(n byte) guard.MAC { return guard.MAC{2, 0, 0, 0, 0, n} }
@@ -587,6 +593,33 @@ func TestLostStoreHolds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDiesBetweenNewJournalAndLook: a device that lost its desired set and died
+// before it looked at what is in force still releases nobody.
+func TestDiesBetweenNewJournalAndLook(t *testing.T) {
+	f := newFixture(t).start()
+	f.order(put(quarantine(1)))
+	_ = f.device.Close()
+	if err := os.Remove(filepath.Join(f.dir, "desired.journal")); err != nil {
+		t.Fatal(err)
+	}
+	f.open()
+	_ = f.device.Close()
+	f.start().blocked(true, memberOf(mac(1)))
+	if f.device.alarm() == "" {
+		t.Error("no alarm")
+	}
+	f.snapshot(rev(1, 1), 0, true)
+	f.blocked(false, memberOf(mac(1)))
+
+	// A new device with nothing in force takes any order.
+	g := newFixture(t).start()
+	if g.device.alarm() != "" {
+		t.Error("a new device alarms:", g.device.alarm())
+	}
+	g.order(put(quarantine(1)))
+	g.start().expect(map[string]string{"q1": "IN_FORCE"})
 }
 
 func TestDiskFull(t *testing.T) {
