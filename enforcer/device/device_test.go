@@ -322,6 +322,36 @@ func TestOrderContract(t *testing.T) {
 	f.start().expect(map[string]string{"q2": "ABSENT", "q3": "IN_FORCE"})
 }
 
+// TestAnotherOrderUnderAHeldRevision must not be acknowledged.
+func TestAnotherOrderUnderAHeldRevision(t *testing.T) {
+	f := newFixture(t).start()
+	end := f.now.Add(time.Hour)
+	f.snapshot(rev(1, 1), 0, true, quarantine(9))
+	first := []*wirev1.Change{put(until(naming("a", 1, 2), end)), put(until(naming("old", 3), f.now)), remove("q9")}
+	f.delta(rev(1, 1), rev(1, 2), first...)
+	if r := f.delta(rev(1, 1), rev(1, 2), first...); r.GetNeedSnapshot() || len(r.GetStatuses()) != 3 {
+		t.Errorf("the same order: %v", r)
+	}
+	limited := until(naming("a", 1, 2), end)
+	limited.Access = wirev1.Access_ACCESS_LIMITED
+	for name, c := range map[string]*wirev1.Change{
+		"another id":      put(naming("b", 1)),
+		"another MAC":     put(until(naming("a", 1, 3), end)),
+		"a MAC more":      put(until(naming("a", 1, 2, 3), end)),
+		"a MAC less":      put(until(naming("a", 1), end)),
+		"another end":     put(until(naming("a", 1, 2), end.Add(1))),
+		"no end":          put(naming("a", 1, 2)),
+		"an end long ago": put(until(naming("a", 1, 2), f.now.Add(-time.Hour))),
+		"another access":  put(limited),
+		"removed":         remove("a"),
+	} {
+		if r := f.delta(rev(1, 1), rev(1, 2), c); !r.GetNeedSnapshot() || r.GetDetail() == "" {
+			t.Errorf("%s: %v", name, r)
+		}
+	}
+	f.expect(map[string]string{"a": "IN_FORCE", "b": "ABSENT"})
+}
+
 func TestBadOrders(t *testing.T) {
 	f := newFixture(t).start()
 	none, bad, unknown, expiry := quarantine(1), quarantine(2), quarantine(3), quarantine(4)

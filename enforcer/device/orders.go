@@ -86,7 +86,12 @@ func (d *Device) applyDelta(now time.Time, o delta) answer {
 	return d.carryOut(now, o.revision, o.puts, o.removes, false)
 }
 
+// repeated answers a delta that was carried out already. Another order under the
+// same revision is not that: to acknowledge it would be to lose it.
 func (d *Device) repeated(now time.Time, o delta) answer {
+	if id, other := d.another(now, o); other {
+		return d.refuse("order %s is not the one that the device holds under that revision, they differ in %s", o.revision, id)
+	}
 	a := answer{held: d.store.Revision(), detail: d.alarm()}
 	for _, p := range o.puts {
 		if d.store.Get(p.quarantine.ID) != nil {
@@ -101,6 +106,37 @@ func (d *Device) repeated(now time.Time, o delta) answer {
 		}
 	}
 	return a
+}
+
+// another names a quarantine in which a delta under the held revision is not
+// what is held.
+func (d *Device) another(now time.Time, o delta) (id string, other bool) {
+	for _, p := range o.puts {
+		held := d.store.Get(p.quarantine.ID)
+		if held == nil && !p.quarantine.Expired(now) || held != nil && !sameOrder(held, p.quarantine) {
+			return p.quarantine.ID, true
+		}
+	}
+	for _, id := range o.removes {
+		if d.store.Get(id) != nil {
+			return id, true
+		}
+	}
+	return "", false
+}
+
+// sameOrder compares what decides whom a quarantine cuts off, from what, and
+// until when.
+func sameOrder(a, b *desired.Quarantine) bool {
+	if a.Access != b.Access || a.Expires != b.Expires || len(a.MACs) != len(b.MACs) {
+		return false
+	}
+	for _, m := range a.MACs {
+		if !slices.Contains(b.MACs, m) {
+			return false
+		}
+	}
+	return true
 }
 
 // applyPart takes one part of a snapshot, and carries the whole out with the
