@@ -73,7 +73,7 @@ func New(o Options) (*Agent, error) {
 	if a.vault, err = OpenVault(o.Config, o.Root); err != nil {
 		return nil, err
 	}
-	if a.journal, err = journal.Open(filepath.Join(o.Config.StateDir, "journal")); err != nil {
+	if a.journal, err = journal.Open(journal.Options{Dir: filepath.Join(o.Config.StateDir, "journal")}); err != nil {
 		return nil, err
 	}
 	if err := a.packages.Load(); err != nil {
@@ -145,6 +145,11 @@ func (a *Agent) Observe(ctx context.Context) error {
 // context ends. ready is called once the history is being kept.
 func (a *Agent) Run(ctx context.Context, ready func()) error {
 	defer a.Close()
+	held, err := a.claim()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = held.Release() }()
 	host, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("learn the host's name: %w", err)

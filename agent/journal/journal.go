@@ -11,9 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cordon-security/cordon/agent/assess"
+	"github.com/cordon-security/cordon/agent/procfs"
 	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
@@ -24,8 +26,14 @@ const maxRecords = 512
 type Record struct {
 	Task    string    `json:"task"`
 	Started time.Time `json:"started"`
+	// Boot is the boot_id of random(4) that the process ids and inode numbers of
+	// the evidence belong to.
+	Boot string `json:"boot_id,omitempty"`
 	// Evidence is everything that was found for the task so far.
 	Evidence assess.Evidence `json:"evidence"`
+	// Earlier are the processes that were found before the machine started
+	// again. They ended then, and their ids are others' by now.
+	Earlier []assess.Suspect `json:"earlier,omitempty"`
 	// Actions are those done so far, as wire messages.
 	Actions [][]byte `json:"actions,omitempty"`
 	// Stopped is when the whole tree was stopped first.
@@ -34,20 +42,32 @@ type Record struct {
 	Result []byte `json:"result,omitempty"`
 }
 
+// Options is what a journal needs.
+type Options struct {
+	// Dir is the journal's folder, made with mode 0700 when it is not there.
+	Dir string
+	// Boot is the boot_id of random(4); empty asks the kernel.
+	Boot string
+}
+
 // Journal is a folder with one file a task. Different tasks may be used
 // concurrently.
-type Journal struct{ dir string }
+type Journal struct{ dir, boot string }
 
-// Open opens the journal's folder, and makes it when it is not there.
-func Open(dir string) (*Journal, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// Open opens the journal's folder. It removes nothing, so that it may be called
+// beside a running agent.
+func Open(o Options) (*Journal, error) {
+	if o.Boot == "" {
+		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return nil, fmt.Errorf("open the journal: %w", err)
+		}
+		o.Boot = strings.TrimSpace(string(id))
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the journal: %w", err)
 	}
-	j := &Journal{dir}
-	if err := j.prune(); err != nil {
-		return nil, fmt.Errorf("open the journal: %w", err)
-	}
-	return j, nil
+	return &Journal{o.Dir, o.Boot}, nil
 }
 
 func (j *Journal) path(task string) string {
@@ -61,29 +81,75 @@ func (j *Journal) Load(task string) (Record, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return Record{Task: task}, nil
 	}
+	var r Record
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	if err == nil {
+		err = r.convert(decodeText)
+	}
 	if err != nil {
 		return Record{}, fmt.Errorf("read the journal of task %s: %w", task, err)
 	}
-	var r Record
-	if err := json.Unmarshal(data, &r); err != nil {
-		return Record{}, fmt.Errorf("read the journal of task %s: %w", task, err)
+	if r.Boot != j.boot {
+		r.boot(j.boot)
 	}
 	return r, nil
 }
 
+// convert changes every text of the host in the record.
+func (r *Record) convert(text func(string) (string, error)) error {
+	all := assess.Evidence{Processes: r.Earlier}
+	all, err := converted(all, text)
+	if err != nil {
+		return err
+	}
+	r.Earlier = all.Processes
+	r.Evidence, err = converted(r.Evidence, text)
+	return err
+}
+
+// boot takes out of the evidence what has no meaning after the machine started
+// again: process ids and start times count anew, device numbers may change, and
+// an inode may be another file's.
+func (r *Record) boot(id string) {
+	for _, p := range r.Evidence.Processes {
+		p.Ended = true
+		r.Earlier = append(r.Earlier, p)
+	}
+	r.Evidence.Processes = nil
+	for n := range r.Evidence.Files {
+		r.Evidence.Files[n].File, r.Evidence.Files[n].PID = procfs.FileID{}, 0
+	}
+	r.Boot = id
+}
+
 // Save puts a record on disk. When it returns, the record outlives a crash.
 func (j *Journal) Save(r Record) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("write the journal of task %s: %w", r.Task, err)
+	r.Boot = j.boot
+	err := r.convert(encodeText)
+	var data []byte
+	if err == nil {
+		data, err = json.Marshal(r)
 	}
-	if err := durablefile.Write(j.path(r.Task), data); err != nil {
+	if err == nil {
+		err = durablefile.Write(j.path(r.Task), data)
+	}
+	if err != nil {
 		return fmt.Errorf("write the journal of task %s: %w", r.Task, err)
 	}
 	return nil
 }
 
-// prune drops what a crash left half written, and the oldest records.
+// Prune drops what a crash left half written, and the oldest records. Only the
+// process that holds the state directory may call it.
+func (j *Journal) Prune() error {
+	if err := j.prune(); err != nil {
+		return fmt.Errorf("prune the journal: %w", err)
+	}
+	return nil
+}
+
 func (j *Journal) prune() error {
 	if err := durablefile.RemoveTemporary(j.dir); err != nil {
 		return err

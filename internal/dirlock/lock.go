@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrInUse: another process, or another lock of this one, has the directory.
+// ErrInUse says that another process, or another lock of this one, has the
+// directory.
 var ErrInUse = errors.New("another process works in the directory")
 
 // name is the file that is locked, flock(2). It is never removed: a lock on a
