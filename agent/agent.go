@@ -96,7 +96,7 @@ func New(o Options) (*Agent, error) {
 		a.units = clean.Systemctl{}
 	}
 	a.cleaner, err = clean.New(clean.Options{
-		Collector: a.collector, Stopper: &clean.Stopper{Proc: fs, Guard: g}, Guard: g, Vault: a.vault, Journal: a.journal,
+		Collector: a.collector, Stopper: &clean.Stopper{Proc: fs, Guard: g, Trusted: a.collector.Trusted}, Guard: g, Vault: a.vault, Journal: a.journal,
 		Units: a.units, Watch: o.Config.Watch, Log: o.Log, Now: time.Now,
 	})
 	if err != nil {

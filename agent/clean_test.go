@@ -344,6 +344,43 @@ func TestPackagedProgramIsLeftAlone(t *testing.T) {
 	untouched()
 }
 
+// A name of the threat's for a package's file brings no harm to those that run
+// the package's.
+func TestHardLinkOfPackagedProgram(t *testing.T) {
+	a := newAgent(t, testConfig(t))
+	remote := c2(t)
+	const link, original = "/usr/share/.pl", "/usr/bin/perl"
+	if err := os.Link(original, link); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(link) })
+	innocent := exec.Command(original, "-e", "sleep 1000")
+	if err := innocent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = innocent.Process.Kill(); _ = innocent.Wait() })
+	program := fmt.Sprintf("use IO::Socket::INET; my $s = IO::Socket::INET->new('%s') or die; sleep 1000", remote)
+	launch(t, link, "-e", program)
+	t.Cleanup(func() { killAll(t, program) })
+	connected(t, a, remote)
+	// A further innocent one begins while the tree is being stopped.
+	launch(t, original, "-e", "sleep 1001")
+	t.Cleanup(func() { killAll(t, "sleep 1001") })
+	r := a.Execute(t.Context(), task("link", cleanTask, remote))
+	if r.GetVerdict() != wirev1.Verdict_VERDICT_CONFIRMED || len(running(t, program)) != 0 {
+		t.Errorf("%s", protojson.Format(r))
+	}
+	for _, text := range []string{"sleep 1000", "sleep 1001"} {
+		found := slices.DeleteFunc(running(t, text), func(p procfs.Process) bool { return p.Exe != original })
+		if len(found) != 1 || found[0].State == "T" {
+			t.Errorf("%s is not as it was: %+v", text, found)
+		}
+	}
+	if _, err := os.Stat(original); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNobodyThere(t *testing.T) {
 	a := newAgent(t, testConfig(t))
 	r := a.Execute(t.Context(), task("nobody", assessTask, netip.MustParseAddrPort("192.0.2.1:443")))

@@ -229,6 +229,10 @@ func (c *Collector) trait(path string) Trait {
 	return t
 }
 
+// Trusted reports whether a process, of which the details are known, runs a
+// package's own file.
+func (c *Collector) Trusted(p procfs.Process) bool { return trusted(p, c.trait(p.Exe)) }
+
 // resolve follows the symbolic links of a path on the host; "" when it leads to
 // nothing.
 func (c *Collector) resolve(path string) string {

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/cordon-security/cordon/agent/observe"
-	"github.com/cordon-security/cordon/agent/packages"
 	"github.com/cordon-security/cordon/agent/procfs"
 )
 
@@ -138,7 +137,7 @@ func (d *decision) protected(p observe.Process, ended bool) string {
 func (d *decision) isKnown(p procfs.Process) bool {
 	runs := !p.ExeFile.IsZero() && d.inodes[p.ExeFile] || d.paths[p.Exe]
 	// Of a package's own file only the input can be evidence.
-	if runs && (p.ExeDeleted || !d.trusted(p.Exe)) {
+	if runs && !d.trusted(p) {
 		return true
 	}
 	in, ok := d.input(p)
@@ -154,10 +153,8 @@ func (d *decision) input(p procfs.Process) (input, bool) {
 	return in, ok
 }
 
-func (d *decision) trusted(path string) bool {
-	s := d.trait(path).Standing.State
-	return s == packages.Unchanged || s == packages.Unverified
-}
+// trusted reports whether a process runs a package's own file.
+func (d *decision) trusted(p procfs.Process) bool { return trusted(p, d.trait(p.Exe)) }
 
 // seed takes the holders of the flows that are suspicious, and whatever runs
 // files or belongs to processes that are evidence already.
@@ -225,7 +222,7 @@ func (d *decision) add(p observe.Process, ended bool, why string) bool {
 	}
 	d.tree[p.ID] = &Suspect{Process: p.Process, Why: why, Ended: ended}
 	d.queue = append(d.queue, p.ID)
-	if m := markExe(p.Process, d.trait(p.Exe)); m.points >= suspicion || d.paths[p.Exe] && !d.trusted(p.Exe) {
+	if m := markExe(p.Process, d.trait(p.Exe)); m.points >= suspicion || d.paths[p.Exe] && !d.trusted(p.Process) {
 		d.addFile(p.Process, p.Exe, p.ExeFile, p.ExeDeleted, ended, m.why)
 	}
 	if in, ok := d.input(p.Process); ok && in.path != "" {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/cordon-security/cordon/agent/packages"
+	"github.com/cordon-security/cordon/agent/procfs"
 )
 
 const python, bash = "/usr/bin/python3.13", "/usr/bin/bash"
@@ -92,4 +93,37 @@ func TestTraitFollowsLinks(t *testing.T) {
 			t.Errorf("%s leads to %q, want %q", path, got, want)
 		}
 	}
+}
+
+// A second name for a package's file makes the file's other users no suspects.
+func TestHardLinkToPackagedFile(t *testing.T) {
+	r := newRecord(t)
+	r.unpackaged("/usr/share/.pl")
+	link := r.Traits["/usr/share/.pl"]
+	link.File = r.inode("/usr/bin/perl")
+	r.Traits["/usr/share/.pl"] = link
+	r.process(10, 1, "/usr/share/.pl", "-e", "1")
+	r.process(11, 1, "/usr/bin/perl", "-e", "1")
+	r.holds(10)
+	r.wantPIDs(r.want(Confirmed, "/usr/share/.pl"), 10)
+}
+
+// The number of a removed inode is given to the next file.
+func TestTakenFileIsKnownByItsPathAlone(t *testing.T) {
+	e := Evidence{Files: []SuspectFile{
+		{Path: "/tmp/a", File: procfs.FileID{Dev: 1, Ino: 2}, Taken: true}, {Path: "/tmp/b", File: procfs.FileID{Dev: 1, Ino: 3}},
+	}}
+	r := newRecord(t)
+	r.Known = e.Known()
+	r.absent("/tmp/a", "/tmp/b")
+	r.unpackaged("/usr/local/bin/new", "/usr/local/bin/still")
+	for pid, c := range map[int]struct {
+		exe string
+		ino uint64
+	}{10: {"/usr/local/bin/new", 2}, 11: {"/usr/local/bin/still", 3}} {
+		p := r.process(pid, 1, c.exe)
+		p.ExeFile = procfs.FileID{Dev: 1, Ino: c.ino}
+		r.Live[pid] = p
+	}
+	r.wantPIDs(r.decide(), 11)
 }

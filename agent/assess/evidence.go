@@ -42,6 +42,9 @@ type SuspectFile struct {
 	// Deleted is true when no name leads to it; PID runs it then.
 	Deleted bool `json:"deleted,omitempty"`
 	PID     int  `json:"pid,omitempty"`
+	// Taken is true once the file was removed with its last name: its inode
+	// number may be given to another file from then on.
+	Taken bool `json:"taken,omitempty"`
 }
 
 // Start is an entry that starts something of the threat.
@@ -65,7 +68,11 @@ func (e Evidence) Live() []procfs.Process {
 func (e Evidence) Known() Known {
 	var k Known
 	for _, f := range e.Files {
-		k.Files = append(k.Files, KnownFile{f.Path, f.File})
+		known := KnownFile{f.Path, f.File}
+		if f.Taken {
+			known.File = procfs.FileID{}
+		}
+		k.Files = append(k.Files, known)
 	}
 	for _, p := range e.Processes {
 		k.Processes = append(k.Processes, p.ID)

@@ -95,6 +95,18 @@ func hidden(name string) bool {
 	return false
 }
 
+// trusted reports whether a process runs a package's own file: the path is the
+// package's, and leads to what the process runs.
+func trusted(p procfs.Process, t Trait) bool {
+	return !p.ExeDeleted && fromPackage(t) && t.File == p.ExeFile
+}
+
+// fromPackage reports whether a path leads to what its package brought, as far
+// as that can be told.
+func fromPackage(t Trait) bool {
+	return t.Standing.State == packages.Unchanged || t.Standing.State == packages.Unverified
+}
+
 // markExe scores a process by its executable.
 func markExe(p procfs.Process, t Trait) mark {
 	switch {

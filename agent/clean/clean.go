@@ -52,7 +52,7 @@ type Cleaner struct {
 
 // New returns a cleaner.
 func New(o Options) (*Cleaner, error) {
-	if o.Collector == nil || o.Stopper == nil || o.Guard == nil || o.Vault == nil || o.Journal == nil || o.Log == nil || o.Now == nil || o.Watch < 0 {
+	if o.Collector == nil || o.Stopper == nil || o.Stopper.Trusted == nil || o.Guard == nil || o.Vault == nil || o.Journal == nil || o.Log == nil || o.Now == nil || o.Watch < 0 {
 		return nil, errors.New("clean: all options but Units are required")
 	}
 	return &Cleaner{o: o, turn: make(chan struct{}, 1)}, nil
@@ -245,7 +245,7 @@ func (r *run) mergeTree(t *Tree) {
 func inodes(e assess.Evidence) map[procfs.FileID]bool {
 	set := make(map[procfs.FileID]bool)
 	for _, f := range e.Files {
-		if !f.File.IsZero() {
+		if !f.File.IsZero() && !f.Taken {
 			set[f.File] = true
 		}
 	}

@@ -76,7 +76,8 @@ func gone(err error) error {
 
 // vaultFiles moves the files of the evidence into the vault.
 func (r *run) vaultFiles(nameless map[string]*os.File) {
-	for _, f := range r.record.Evidence.Files {
+	files := r.record.Evidence.Files
+	for n, f := range files {
 		if open, ok := nameless[f.Path]; ok {
 			item, _, err := r.o.Vault.Keep(vault.Request{Task: r.task, Path: f.Path, Reason: f.Why}, open)
 			r.act("vault", FileObject(f.Path), err, item.ID)
@@ -94,6 +95,7 @@ func (r *run) vaultFiles(nameless map[string]*os.File) {
 			continue
 		}
 		item, _, err := r.o.Vault.TakeFile(vault.Request{Task: r.task, Path: f.Path, Reason: f.Why})
+		files[n].Taken = err == nil && item.Names == 1
 		if err = gone(err); err == nil && item.Names > 1 {
 			err = fmt.Errorf("%s is in the vault, but %d other name(s) lead to the same file", f.Path, item.Names-1)
 		}

@@ -25,6 +25,9 @@ const (
 type Stopper struct {
 	Proc  procfs.FS
 	Guard *guard.Guard
+	// Trusted reports whether a process runs a package's own file. The same
+	// inode may have a name of the threat's beside the package's.
+	Trusted func(procfs.Process) bool
 }
 
 // Tree is a set of processes that are held: frozen first, then killed. Each is
@@ -139,10 +142,9 @@ func (t *Tree) look() (moving, added bool, err error) {
 	for again := true; again; {
 		again = false
 		for _, p := range table {
-			if _, ok := t.members[p.ID]; ok || !t.owns(p, table) {
+			if _, ok := t.members[p.ID]; ok || !t.owns(&p, table) {
 				continue
 			}
-			t.s.Proc.Detail(&p)
 			t.hold(p)
 			again, added = true, true
 		}
@@ -167,22 +169,28 @@ func (t *Tree) look() (moving, added bool, err error) {
 }
 
 // owns reports whether a process belongs to the tree by its parent, its session
-// or its executable.
-func (t *Tree) owns(p procfs.Process, table map[int]procfs.Process) bool {
+// or its executable, and reads the details of one that does.
+func (t *Tree) owns(p *procfs.Process, table map[int]procfs.Process) bool {
 	if p.Kernel || p.PID <= 1 || p.State == "Z" || p.State == "X" {
 		return false
 	}
 	if parent, ok := table[p.PPID]; ok && t.stopping(parent.ID) {
+		t.s.Proc.Detail(p)
 		return true
 	}
 	if leader, ok := table[p.SID]; ok && p.SID != p.PID && leader.SID == leader.PID && t.stopping(leader.ID) {
+		t.s.Proc.Detail(p)
 		return true
 	}
 	if t.seen[p.ID] {
 		return false // Its executable was looked at before.
 	}
 	file, _ := t.s.Proc.Exe(p.PID)
-	return !file.IsZero() && t.inodes[file]
+	if file.IsZero() || !t.inodes[file] {
+		return false
+	}
+	t.s.Proc.Detail(p)
+	return t.inodes[p.ExeFile] && !t.s.Trusted(*p)
 }
 
 // stopping is false for a member that the guard keeps: its children are not
