@@ -60,31 +60,32 @@ func (d *Device) admit(now time.Time) {
 	d.judgeTouched(now, touched)
 }
 
-// refreshGuard takes in what of this machine must never be cut off. When that
-// changed, everything is judged anew.
-func (d *Device) refreshGuard() error {
+// learn takes in what of this machine must never be cut off, and reports
+// whether that changed.
+func (d *Device) learn() (changed bool, err error) {
 	locals, err := d.opts.Locals.Protected(d.suspect)
-	if err != nil && d.guard != nil {
-		return err
-	}
 	if err != nil {
-		return fmt.Errorf("this machine's own addresses: %w", err)
+		return false, fmt.Errorf("this machine's own addresses: %w", err)
 	}
 	all := append(slices.Clone(d.opts.Protected), locals...)
 	if d.guard != nil && slices.Equal(all, d.protected) {
-		return nil
+		return false, nil
 	}
 	g, err := guard.New(all, d.opts.Cap)
 	if err != nil {
+		return false, err
+	}
+	d.guard, d.protected = g, all
+	return true, nil
+}
+
+// refreshGuard judges everything anew when what must never be cut off changed.
+func (d *Device) refreshGuard(now time.Time) error {
+	changed, err := d.learn()
+	if err != nil || !changed {
 		return err
 	}
-	first := d.guard == nil
-	d.guard, d.protected = g, all
-	if first {
-		return nil
-	}
-	d.log.Info("the protected list changed", "entries", len(all))
-	now := d.now()
+	d.log.Info("the protected list changed", "entries", len(d.protected))
 	if _, err := d.pruneAll(now); err != nil {
 		return errors.Join(errors.New("apply the new protected list"), err)
 	}

@@ -130,7 +130,7 @@ func New(o Options) (*Device, error) {
 		waiting: map[string]struct{}{}, leaving: map[string]leaving{},
 		unsettled: map[reconcile.Member]struct{}{}, contested: map[netip.Addr]time.Time{},
 	}
-	if err := d.refreshGuard(); err != nil {
+	if _, err := d.learn(); err != nil {
 		_ = store.Close()
 		return nil, err
 	}
@@ -152,6 +152,10 @@ func (d *Device) Start() error {
 	if err := d.holdUnknown(); err != nil {
 		return err
 	}
+	// What may be learned is known only now that the desired set is.
+	if _, err := d.learn(); err != nil {
+		return err
+	}
 	now := d.now()
 	d.store.Each(func(q *desired.Quarantine) {
 		if q.Accepted == 0 {
@@ -159,13 +163,13 @@ func (d *Device) Start() error {
 		}
 		d.noteExpiry(q)
 	})
-	d.admit(now)
 	d.broken, d.suspended = d.marker.On()
 	d.auditAt = now.Add(auditEvery)
+	d.expire(now)
 	if d.suspended {
 		d.log.Warn("break glass is on: orders are kept and not enforced; 'cordon-enforcer resume' ends that",
 			"since", d.broken.Since, "actor", d.broken.Actor, "reason", d.broken.Reason)
-		d.suspend(now)
+		_ = d.suspend(now)
 		return nil
 	}
 	report, err := d.pruneAll(now)
@@ -173,6 +177,7 @@ func (d *Device) Start() error {
 		d.log.Error("what is in force could not be made what is wanted; it is tried again", "err", err)
 		return nil
 	}
+	d.admit(now)
 	d.log.Info("quarantines in force", "desired", d.store.Len(), "held", d.store.Revision().String(), "changed", report.String())
 	return nil
 }
@@ -254,8 +259,8 @@ func (d *Device) tend() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.now()
+	d.expire(now)
 	if !d.checkMarker(now) {
-		d.expire(now)
 		d.admit(now)
 		d.settle(now)
 		d.retryUnsettled(now)
@@ -263,7 +268,7 @@ func (d *Device) tend() {
 	}
 	if now.Sub(d.localAt) >= localEvery || now.Before(d.localAt) {
 		d.localAt = now
-		if err := d.refreshGuard(); err != nil {
+		if err := d.refreshGuard(now); err != nil {
 			d.log.Warn("this machine's own addresses cannot be read; the last known stay protected", "err", err)
 		}
 	}

@@ -458,6 +458,87 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// TestExpiryDuringBreakGlass: what ended meanwhile is told as ended, also after a
+// restart, and never as in force.
+func TestExpiryDuringBreakGlass(t *testing.T) {
+	for name, during := range map[string]func(f *fixture){
+		"running":                     func(f *fixture) { f.device.tend() },
+		"restarted":                   func(f *fixture) { f.start() },
+		"resumed at once":             func(*fixture) {},
+		"restarted after it is over":  func(f *fixture) { _ = os.Remove(filepath.Join(f.dir, "break-glass")); f.start() },
+		"asked before the clock tick": func(f *fixture) { f.device.judgeAll(f.now); f.expect(map[string]string{"q1": "PENDING"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t).start()
+			f.order(put(until(quarantine(1, "10.0.0.1"), f.now.Add(time.Minute))), put(quarantine(2)))
+			sub, _ := f.device.subscribe()
+			if _, _, err := f.device.ReleaseAll("eve", "fire"); err != nil {
+				t.Fatal(err)
+			}
+			f.now = f.now.Add(time.Hour)
+			during(f)
+			if name == "running" {
+				told := false
+				for len(sub.events) > 0 {
+					s := (<-sub.events).GetStatus()
+					told = told || s.GetQuarantineId() == "q1" && s.GetState() == wirev1.EnforcementState_ENFORCEMENT_STATE_EXPIRED
+				}
+				if !told {
+					t.Error("its end was not told")
+				}
+			}
+			if name != "resumed at once" && name != "asked before the clock tick" {
+				f.expect(map[string]string{"q1": "ABSENT"})
+			}
+			if err := f.device.Resume("eve"); err != nil {
+				t.Fatal(err)
+			}
+			f.expect(map[string]string{"q1": "ABSENT", "q2": "IN_FORCE"})
+			f.blocked(false, memberOf(mac(1)), address("10.0.0.1"))
+		})
+	}
+}
+
+// TestExpiryWhileBreakGlassFails: what cannot be lifted is not told as gone.
+func TestExpiryWhileBreakGlassFails(t *testing.T) {
+	f := newFixture(t).start()
+	f.order(put(until(quarantine(1, "10.0.0.1"), f.now.Add(time.Minute))))
+	f.method.set(errors.New("kernel says no"))
+	if _, _, err := f.device.ReleaseAll("eve", "fire"); err == nil {
+		t.Fatal("lifted without the kernel")
+	}
+	sub, _ := f.device.subscribe()
+	gone := func() bool {
+		for len(sub.events) > 0 {
+			if s := (<-sub.events).GetStatus(); s.GetState() == wirev1.EnforcementState_ENFORCEMENT_STATE_EXPIRED {
+				return true
+			}
+		}
+		return false
+	}
+	f.now = f.now.Add(time.Hour)
+	f.device.tend()
+	if gone() {
+		t.Error("told as gone while it stands")
+	}
+	f.method.set(nil)
+	f.device.tend()
+	if !gone() {
+		t.Error("not told when it went")
+	}
+	f.blocked(false, memberOf(mac(1)), address("10.0.0.1"))
+}
+
+// TestExpiredWhileDown: a quarantine that ended while the device was down is gone
+// when it is back, before anybody can ask.
+func TestExpiredWhileDown(t *testing.T) {
+	f := newFixture(t).start()
+	f.order(put(until(quarantine(1, "10.0.0.1"), f.now.Add(time.Minute))))
+	f.now = f.now.Add(time.Hour)
+	f.start().expect(map[string]string{"q1": "ABSENT"})
+	f.blocked(false, memberOf(mac(1)), address("10.0.0.1"))
+}
+
 // TestExpiryBeyondNanoseconds: a time that nanoseconds cannot count is neither
 // past when it is far, nor without end when it is long ago.
 func TestExpiryBeyondNanoseconds(t *testing.T) {

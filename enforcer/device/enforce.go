@@ -59,13 +59,15 @@ func (ms members) merge(others members) {
 // enforce makes the touched members what they shall be, and reads them back.
 // It returns an error for those that are not so; they are tried again.
 func (d *Device) enforce(now time.Time, touched members) error {
-	if d.suspended || len(touched) == 0 {
+	if len(touched) == 0 {
 		return nil
+	}
+	if d.suspended {
+		return d.notLifted()
 	}
 	if o, on := d.marker.On(); on {
 		d.broken = o
-		d.suspend(now)
-		return nil
+		return d.suspend(now)
 	}
 	view := d.view(now)
 	all := make([]reconcile.Member, 0, len(touched))

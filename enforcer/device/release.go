@@ -55,15 +55,24 @@ func (d *Device) suspend(now time.Time) error {
 	}
 	d.fault = errorText(err)
 	clear(d.unsettled)
-	for id, l := range d.leaving {
-		if err == nil {
+	if err == nil {
+		for id, l := range d.leaving {
 			d.hub.publish(statusEvent(goneStatus(id, d.opts.Method.Name(), l.phase, now, "")))
+			delete(d.leaving, id)
 		}
-		delete(d.leaving, id)
 	}
 	d.judgeAll(now)
 	d.hub.publish(breakGlassEvent(d.broken, true))
 	return err
+}
+
+// notLifted is an error while break glass is on and something may be in force
+// all the same.
+func (d *Device) notLifted() error {
+	if d.fault == "" {
+		return nil
+	}
+	return errors.New(d.fault)
 }
 
 // Resume ends break glass and puts everything that is wanted in force again.
@@ -81,6 +90,7 @@ func (d *Device) Resume(actor string) error {
 }
 
 func (d *Device) resume(now time.Time, actor string) error {
+	d.expire(now)
 	was := d.suspended
 	d.suspended, d.broken = false, breakglass.Order{}
 	if !was {

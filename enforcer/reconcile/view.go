@@ -21,8 +21,8 @@ type View struct {
 	Now       time.Time
 }
 
-// Verdict says whether a quarantine is to be enforced, and if not, its phase
-// and why in words.
+// Verdict says whether a quarantine is to be enforced, and if not, its phase,
+// which then is not InForce, and why in words.
 func (v View) Verdict(q *desired.Quarantine) (enforce bool, phase desired.Phase, detail string) {
 	if q.Fault != "" {
 		return false, desired.Refused, q.Fault
@@ -38,7 +38,10 @@ func (v View) Verdict(q *desired.Quarantine) (enforce bool, phase desired.Phase,
 	if q.Accepted == 0 {
 		return false, desired.Held, "the device's guard holds it back"
 	}
-	return !q.Expired(v.Now), desired.InForce, ""
+	if q.Expired(v.Now) {
+		return false, desired.Pending, "its end has come, it is being lifted"
+	}
+	return true, desired.InForce, ""
 }
 
 // Access is what a MAC or address shall have. Of several quarantines that name
