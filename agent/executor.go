@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -59,6 +60,7 @@ func (a *Agent) Execute(ctx context.Context, task *wirev1.Task) *wirev1.TaskResu
 		result.Status = wirev1.TaskStatus_TASK_STATUS_CANCELLED
 	}
 	result.FinishedAt = timestamppb.Now()
+	printable(result.ProtoReflect())
 	if ctx.Err() == nil || result.GetStatus() == wirev1.TaskStatus_TASK_STATUS_DONE {
 		if err := a.finish(result); err != nil {
 			a.o.Log.Error("result was not kept", "task", task.GetId(), "error", err)
@@ -122,9 +124,9 @@ func (a *Agent) clean(ctx context.Context, task *wirev1.Task, result *wirev1.Tas
 	}
 	done, err := a.cleaner.Clean(ctx, task.GetId(), flows)
 	result.Verdict = verdictOf(done.Evidence.Verdict)
-	result.Reasons = append(done.Evidence.Reasons, done.Left...)
+	result.Reasons = slices.Concat(done.Evidence.Reasons, done.Left)
 	result.Actions = done.Actions
-	result.Objects = clean.Objects(done.Evidence, a.vaulted(task.GetId()))
+	result.Objects = clean.Objects(a.withEarlier(task.GetId(), done.Evidence), a.vaulted(task.GetId()))
 	if !done.Stopped.IsZero() {
 		result.StoppedAt = timestamppb.New(done.Stopped)
 	}
@@ -138,6 +140,17 @@ func (a *Agent) clean(ctx context.Context, task *wirev1.Task, result *wirev1.Tas
 		result.Status = wirev1.TaskStatus_TASK_STATUS_UNRESOLVED
 	}
 	return nil
+}
+
+// withEarlier adds the processes that the task found before the machine started
+// again: actions refer to them.
+func (a *Agent) withEarlier(task string, e assess.Evidence) assess.Evidence {
+	r, err := a.journal.Load(task)
+	if err != nil {
+		a.o.Log.Warn("journal could not be read", "task", task, "error", err)
+	}
+	e.Processes = slices.Concat(r.Earlier, e.Processes)
+	return e
 }
 
 func (a *Agent) restore(task *wirev1.Task, result *wirev1.TaskResult) error {

@@ -105,6 +105,11 @@ func (s *spool) drop(taskID string) error {
 func (s *spool) finish(result *wirev1.TaskResult) error {
 	full, err := proto.Marshal(result)
 	if err != nil {
+		// No later try can send it, so the mitigator learns that instead.
+		result = unsendable(result, err)
+		full, err = proto.Marshal(result)
+	}
+	if err != nil {
 		return err
 	}
 	name := fileName(result.GetTaskId())
@@ -121,6 +126,16 @@ func (s *spool) finish(result *wirev1.TaskResult) error {
 		return err
 	}
 	return s.drop(result.GetTaskId())
+}
+
+// unsendable stands for a result that cannot be written as a message. What the
+// task did is in the agent's journal, so the mitigator must not take it as done.
+func unsendable(result *wirev1.TaskResult, cause error) *wirev1.TaskResult {
+	r := failed(wirev1.TaskStatus_TASK_STATUS_FAILED, strings.ToValidUTF8(
+		fmt.Sprintf("the agent's result cannot be sent, which is a fault of the agent; its journal has what was done: %v", cause), "\uFFFD"))
+	r.TaskId, r.StartedAt, r.FinishedAt = result.GetTaskId(), result.GetStartedAt(), result.GetFinishedAt()
+	r.AgentVersion = strings.ToValidUTF8(result.GetAgentVersion(), "\uFFFD")
+	return r
 }
 
 // hasResult says whether a result of the task is on disk. One that was

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 )
 
@@ -76,6 +78,31 @@ func TestSpoolWayOfATask(t *testing.T) {
 		if err := s.drop("other"); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestResultThatCannotBeSentIsReplaced(t *testing.T) {
+	s, _ := testSpool(t)
+	if err := s.accept(&wirev1.Task{Id: "bad"}); err != nil {
+		t.Fatal(err)
+	}
+	started := timestamppb.New(time.Unix(1, 0))
+	err := s.finish(&wirev1.TaskResult{
+		TaskId: "bad", Status: wirev1.TaskStatus_TASK_STATUS_DONE, Verdict: wirev1.Verdict_VERDICT_CONFIRMED,
+		Reasons: []string{"/tmp/\xff"}, AgentVersion: "\xff", StartedAt: started,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.result(fileName("bad"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.GetTaskId() != "bad" || r.GetStatus() != wirev1.TaskStatus_TASK_STATUS_FAILED || len(r.GetReasons()) != 1 || !r.GetStartedAt().AsTime().Equal(started.AsTime()) {
+		t.Fatalf("result %v", r)
+	}
+	if ids, err := s.unfinished(); err != nil || len(ids) != 0 {
+		t.Fatalf("unfinished %v, %v", ids, err)
 	}
 }
 
