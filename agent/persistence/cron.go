@@ -1,7 +1,9 @@
 package persistence
 
 import (
+	"maps"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -44,6 +46,7 @@ func (f *Finder) crontab(name, home string) []Entry {
 	}
 	packaged := f.packaged(name)
 	var entries []Entry
+	vars := make(map[string][]string)
 	number := 0
 	for line := range strings.Lines(string(data)) {
 		number++
@@ -52,7 +55,7 @@ func (f *Finder) crontab(name, home string) []Entry {
 			continue
 		}
 		entries = append(entries, Entry{
-			Kind: CronLine, Path: name, Line: number, Text: text, Commands: words(text, home), Packaged: packaged,
+			Kind: CronLine, Path: name, Line: number, Text: text, Commands: cronCommands(text, name, home, vars), Packaged: packaged,
 		})
 	}
 	return entries
@@ -63,16 +66,48 @@ func (f *Finder) cronFile(name string) (Entry, bool) {
 	if !ok {
 		return Entry{}, false
 	}
-	return Entry{Kind: CronFile, Path: name, Commands: words(uncommented(string(data)), ""), Packaged: f.packaged(name)}, true
+	return Entry{Kind: CronFile, Path: name, Commands: commands(string(data), "", ""), Packaged: f.packaged(name)}, true
 }
 
-// uncommented drops the lines of a script that are comments.
-func uncommented(script string) string {
-	var kept strings.Builder
-	for line := range strings.Lines(script) {
-		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
-			kept.WriteString(line)
-		}
+// cronCommands returns what a line of a crontab starts. A setting is kept in
+// vars for the lines below it.
+func cronCommands(line, file, home string, vars map[string][]string) []string {
+	s := &shell{home: home, cwd: home, vars: maps.Clone(vars)}
+	if home != "" {
+		s.vars["HOME"] = []string{home}
 	}
-	return kept.String()
+	if m := setting.FindStringSubmatch(line); m != nil {
+		vars[m[1]] = s.expand(m[2])
+		if m[1] == "SHELL" {
+			s.emit(m[2])
+		}
+		return s.out
+	}
+	fields := 5 // Minute to day of the week.
+	switch {
+	case file == "/etc/anacrontab":
+		fields = 3 // Period, delay, name.
+	case strings.HasPrefix(strings.TrimSpace(line), "@"):
+		fields = 1
+	}
+	if !strings.HasPrefix(file, "/var/spool/cron/") && file != "/etc/anacrontab" {
+		fields++ // The user.
+	}
+	for range fields {
+		line = strings.TrimLeft(line, " \t")
+		i := strings.IndexAny(line, " \t")
+		if i < 0 {
+			return nil
+		}
+		line = line[i:]
+	}
+	// What follows a % is standard input, crontab(5).
+	line = percent.ReplaceAllString(strings.ReplaceAll(line, `\%`, "\x00"), "")
+	s.run(strings.ReplaceAll(line, "\x00", "%"), 0)
+	return s.out
 }
+
+var (
+	setting = regexp.MustCompile(`^\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*["']?(.*?)["']?\s*$`)
+	percent = regexp.MustCompile(`%.*$`)
+)

@@ -2,9 +2,7 @@ package persistence
 
 import (
 	"fmt"
-	"path"
 	"slices"
-	"strings"
 )
 
 // Kind is what sort of thing an entry is.
@@ -38,7 +36,7 @@ type Entry struct {
 	Links []string `json:"links,omitempty"`
 	// Starts is the unit that a timer, socket or path unit starts.
 	Starts string `json:"starts,omitempty"`
-	// Commands are the parts of the lines that name programs.
+	// Commands are the programs and scripts that it starts.
 	Commands []string `json:"commands,omitempty"`
 	// Wrappers are scripts that the commands name, with what those name.
 	Wrappers []Wrapper `json:"wrappers,omitempty"`
@@ -71,11 +69,11 @@ func (e Entry) Key() string { return string(e.Kind) + "\x00" + e.Path + "\x00" +
 // wrapper, "" when directly.
 func (e Entry) Starting(files []string) (file, wrapper string, ok bool) {
 	for _, f := range files {
-		if names(e.Commands, f) {
+		if slices.Contains(e.Commands, f) {
 			return f, "", true
 		}
 		for _, w := range e.Wrappers {
-			if names(w.Names, f) {
+			if slices.Contains(w.Names, f) {
 				return f, w.Path, true
 			}
 		}
@@ -85,37 +83,3 @@ func (e Entry) Starting(files []string) (file, wrapper string, ok bool) {
 	}
 	return "", "", false
 }
-
-// names reports whether the words name the file: by its path, or by its name
-// beside its directory, as in `cd /tmp/x && ./y`.
-func names(words []string, file string) bool {
-	if slices.Contains(words, file) {
-		return true
-	}
-	dir, base := path.Split(file)
-	return slices.Contains(words, "./"+base) && slices.Contains(words, strings.TrimSuffix(dir, "/"))
-}
-
-// words splits a command line or script into what may be paths: at blanks,
-// quotes and the operators of the shell. Names of the home directory are
-// written out.
-func words(text, home string) []string {
-	fields := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n'\"`;|&<>(){}=,", r) })
-	var out []string
-	for _, f := range fields {
-		for _, prefix := range []string{"~/", "$HOME/", "%h/"} {
-			if rest, ok := strings.CutPrefix(f, prefix); ok && home != "" {
-				f = home + "/" + rest
-			}
-		}
-		if strings.HasPrefix(f, "/") {
-			f = path.Clean(f)
-		}
-		if strings.Contains(f, "/") && !slices.Contains(out, f) && len(out) < maxWords {
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
-const maxWords = 256

@@ -67,7 +67,7 @@ func (f *Finder) wrapper(file string) *Wrapper {
 	if !ok || bytes.IndexByte(data, 0) >= 0 || !bytes.HasPrefix(data, []byte("#!")) {
 		return nil
 	}
-	return &Wrapper{Path: file, Names: words(string(data), "")}
+	return &Wrapper{Path: file, Names: commands(string(data), "", "")}
 }
 
 // read returns a regular file's content up to limit; a longer file is not read.

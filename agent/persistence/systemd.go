@@ -109,6 +109,8 @@ func (f *Finder) unit(entries []Entry, kind Kind, name, unit, user, home string)
 	}
 	// A backslash at the end of a line joins it with the next.
 	text := strings.ReplaceAll(string(data), "\\\n", " ")
+	s := &shell{home: home, vars: make(map[string][]string)}
+	var lines []string
 	for line := range strings.Lines(text) {
 		key, value, found := strings.Cut(strings.TrimSpace(line), "=")
 		if !found || strings.HasPrefix(key, "#") || strings.HasPrefix(key, ";") {
@@ -117,13 +119,18 @@ func (f *Finder) unit(entries []Entry, kind Kind, name, unit, user, home string)
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 		switch {
 		case strings.HasPrefix(key, "Exec"):
-			value = strings.TrimLeft(value, "@-:+!|")
-			e.Commands = append(e.Commands, words(value, home)...)
+			lines = append(lines, strings.TrimLeft(value, "@-:+!|"))
 		case key == "WorkingDirectory":
-			e.Commands = append(e.Commands, path.Clean(value))
+			s.cwd = s.expand(strings.TrimPrefix(value, "-"))[0]
+		case key == "Environment":
+			s.run(value, 0)
 		case key == "Unit" && e.Starts != "":
 			e.Starts = value
 		}
 	}
+	for _, l := range lines {
+		s.run(l, 0)
+	}
+	e.Commands = s.out
 	return append(entries, e)
 }
