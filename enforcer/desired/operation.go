@@ -23,6 +23,8 @@ const (
 	kindUnbind
 	kindDegraded
 	kindBase
+	kindClaim
+	kindConcede
 )
 
 // Operation is one change of the desired set. Several that are committed
@@ -34,6 +36,7 @@ type Operation struct {
 	mac        guard.MAC
 	address    [16]byte
 	at         int64
+	until      int64
 	revision   Revision
 }
 
@@ -60,6 +63,19 @@ func Bind(b Binding) Operation {
 // Unbind takes an address from the quarantined MAC that holds it.
 func Unbind(a netip.Addr) Operation { return Operation{kind: kindUnbind, address: a.As16()} }
 
+// Dispute notes that a quarantined MAC claims an address that was another's. It
+// ends with Bind, with Concede, or with the MAC's last quarantine.
+func Dispute(c Claim) Operation {
+	op := Bind(c.Binding)
+	op.kind, op.until = kindClaim, c.Until.UnixNano()
+	return op
+}
+
+// Concede drops a claim.
+func Concede(c Claim) Operation {
+	return Operation{kind: kindConcede, mac: c.MAC, address: c.Address.As16()}
+}
+
 // Degrade says why the set is not whole; an empty reason says that it is again.
 func Degrade(why string) Operation { return Operation{kind: kindDegraded, id: why} }
 
@@ -79,6 +95,10 @@ func (s *State) apply(op Operation) {
 		s.bind(op.mac, op.address, op.at)
 	case kindUnbind:
 		s.unbind(op.address)
+	case kindClaim:
+		s.claim(op.mac, claimed{bound{op.address, op.at}, op.until})
+	case kindConcede:
+		s.concede(op.mac, op.address)
 	case kindDegraded:
 		s.degraded = op.id
 	}
@@ -102,6 +122,11 @@ func (op Operation) append(b []byte) []byte {
 		return binary.AppendVarint(append(append(b, op.mac[:]...), op.address[:]...), op.at)
 	case kindUnbind:
 		return append(b, op.address[:]...)
+	case kindClaim:
+		b = binary.AppendVarint(append(append(b, op.mac[:]...), op.address[:]...), op.at)
+		return binary.AppendVarint(b, op.until)
+	case kindConcede:
+		return append(append(b, op.mac[:]...), op.address[:]...)
 	}
 	return b
 }
@@ -162,6 +187,10 @@ func (r *reader) operation() Operation {
 		op.mac, op.address, op.at = r.mac(), r.address(), r.varint()
 	case kindUnbind:
 		op.address = r.address()
+	case kindClaim:
+		op.mac, op.address, op.at, op.until = r.mac(), r.address(), r.varint(), r.varint()
+	case kindConcede:
+		op.mac, op.address = r.mac(), r.address()
 	case kindBase:
 	default:
 		r.bad = true

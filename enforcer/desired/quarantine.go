@@ -53,12 +53,21 @@ type Binding struct {
 	Seen    time.Time
 }
 
+// Claim is an address that a quarantined MAC claims and that was another's. Until
+// that is settled it is not bound to the MAC and not blocked: the claimant is cut
+// off by its MAC, and the owner must not be.
+type Claim struct {
+	Binding
+	// Until is when the dispute ends by itself.
+	Until time.Time
+}
+
 // Bounds of one quarantine; what is over them is refused, or cut for text.
 const (
 	MaxID       = 256
 	MaxMACs     = 64
 	MaxReason   = 1024
-	MaxBindings = 64 // addresses a MAC, the newest win
+	MaxBindings = 64 // addresses a MAC, and as many claims, the newest win
 )
 
 // Quarantine is one desired state: the endpoint with these MACs has this

@@ -17,6 +17,7 @@ type State struct {
 	quarantines map[string]*Quarantine
 	subjects    map[guard.MAC]*subject
 	owners      map[[16]byte]guard.MAC
+	claims      map[guard.MAC][]claimed
 	begun       map[guard.MAC]int64
 	reasons     map[string]string
 	accepted    int
@@ -36,10 +37,17 @@ type bound struct {
 	seen    int64
 }
 
+// claimed is an address of a MAC that is in dispute.
+type claimed struct {
+	bound
+	until int64
+}
+
 func newState() *State {
 	return &State{
 		quarantines: map[string]*Quarantine{}, subjects: map[guard.MAC]*subject{},
-		owners: map[[16]byte]guard.MAC{}, begun: map[guard.MAC]int64{}, reasons: map[string]string{},
+		owners: map[[16]byte]guard.MAC{}, claims: map[guard.MAC][]claimed{},
+		begun: map[guard.MAC]int64{}, reasons: map[string]string{},
 	}
 }
 
@@ -114,6 +122,33 @@ func (s *State) Bindings(m guard.MAC) []Binding {
 		out[i] = Binding{Address: netip.AddrFrom16(b.address).Unmap(), MAC: m, Seen: time.Unix(0, b.seen).UTC()}
 	}
 	return out
+}
+
+// Claims are the addresses that a quarantined MAC claims and that are in dispute.
+func (s *State) Claims(m guard.MAC) []Claim {
+	list := s.claims[m]
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]Claim, len(list))
+	for i, c := range list {
+		out[i] = c.of(m)
+	}
+	return out
+}
+
+// EachClaim calls f with every claim.
+func (s *State) EachClaim(f func(Claim)) {
+	for m, list := range s.claims {
+		for _, c := range list {
+			f(c.of(m))
+		}
+	}
+}
+
+func (c claimed) of(m guard.MAC) Claim {
+	return Claim{Until: time.Unix(0, c.until).UTC(), Binding: Binding{
+		Address: netip.AddrFrom16(c.address).Unmap(), MAC: m, Seen: time.Unix(0, c.seen).UTC()}}
 }
 
 // Begun returns when the MACs that were let in after a time were let in.
@@ -198,6 +233,7 @@ func (s *State) detach(q *Quarantine) {
 			delete(s.owners, b.address)
 		}
 		delete(s.subjects, m)
+		delete(s.claims, m)
 	}
 }
 
@@ -242,6 +278,7 @@ func (s *State) bind(m guard.MAC, a [16]byte, seen int64) {
 	if sub == nil {
 		return
 	}
+	s.concede(m, a)
 	if owner, ok := s.owners[a]; ok && owner != m {
 		s.unbind(a)
 	}
@@ -256,6 +293,28 @@ func (s *State) bind(m guard.MAC, a [16]byte, seen int64) {
 		s.unbind(oldest(sub.addresses))
 	}
 	sub.addresses = append(sub.addresses, bound{a, seen})
+}
+
+// claim notes an address that a quarantined MAC claims; the oldest claim goes
+// when there are too many.
+func (s *State) claim(m guard.MAC, c claimed) {
+	if s.subjects[m] == nil {
+		return
+	}
+	s.concede(m, c.address)
+	list := append(s.claims[m], c)
+	s.claims[m] = list[max(0, len(list)-MaxBindings):]
+}
+
+func (s *State) concede(m guard.MAC, a [16]byte) {
+	list, ok := s.claims[m]
+	if !ok {
+		return
+	}
+	list = slices.DeleteFunc(list, func(c claimed) bool { return c.address == a })
+	if s.claims[m] = list; len(list) == 0 {
+		delete(s.claims, m)
+	}
 }
 
 func oldest(list []bound) [16]byte {

@@ -264,6 +264,7 @@ func (s *Store) writeBase(f *os.File) (size int64, err error) {
 			w.add(Operation{kind: kindBind, mac: m, address: b.address, at: b.seen})
 		}
 	}
+	s.EachClaim(func(c Claim) { w.add(Dispute(c)) })
 	w.add(Operation{kind: kindBase})
 	w.flush()
 	return w.size, w.err

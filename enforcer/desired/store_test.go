@@ -50,7 +50,7 @@ func commit(t *testing.T, s *Store, ops ...Operation) {
 func content(s *State) string {
 	var lines []string
 	s.Each(func(q *Quarantine) {
-		lines = append(lines, fmt.Sprintf("%s %v %s %q %q %d %d %v", q.ID, q.MACs, q.Access, q.Reason, q.Fault, q.Expires, q.Accepted, s.Bindings(q.MACs[0])))
+		lines = append(lines, fmt.Sprintf("%s %v %s %q %q %d %d %v %v", q.ID, q.MACs, q.Access, q.Reason, q.Fault, q.Expires, q.Accepted, s.Bindings(q.MACs[0]), s.Claims(q.MACs[0])))
 	})
 	slices.Sort(lines)
 	return fmt.Sprintf("%s %q %d\n%s", s.Revision(), s.Degraded(), s.Accepted(), strings.Join(lines, "\n"))
@@ -65,7 +65,8 @@ func filled(t *testing.T, dir string) *Store {
 	commit(t, s, Degrade(""))
 	commit(t, s, SetRevision(Revision{1, 1}), Put(quarantine(1)), Put(quarantine(2)), Put(held))
 	commit(t, s, SetRevision(Revision{1, 2}), Remove("q2"), Remove("never there"))
-	commit(t, s, SetRevision(Revision{1, 3}), Bind(binding("10.0.0.1", 1)), Bind(binding("fd00::1", 1)), Accept("q3", time.Unix(9, 0)))
+	commit(t, s, SetRevision(Revision{1, 3}), Bind(binding("10.0.0.1", 1)), Bind(binding("fd00::1", 1)),
+		Dispute(Claim{binding("10.0.0.9", 1), time.Unix(99, 0)}), Dispute(Claim{binding("10.0.0.8", 1), time.Unix(98, 0)}), Accept("q3", time.Unix(9, 0)))
 	return s
 }
 
@@ -294,6 +295,39 @@ func TestAddressesFollowTheirMAC(t *testing.T) {
 	}
 }
 
+func TestClaims(t *testing.T) {
+	s := newState()
+	s.put(quarantine(1))
+	s.put(quarantine(2))
+	claim := func(address string, n byte) Claim { return Claim{binding(address, n), time.Unix(50, 0).UTC()} }
+	for _, c := range []Claim{claim("10.0.0.1", 1), claim("10.0.0.2", 1), claim("10.0.0.2", 1), claim("10.0.0.2", 2), claim("10.0.0.3", 9)} {
+		s.apply(Dispute(c))
+	}
+	count := func(want int) {
+		t.Helper()
+		n := 0
+		if s.EachClaim(func(Claim) { n++ }); n != want {
+			t.Errorf("%d claims, want %d", n, want)
+		}
+	}
+	count(3)
+	if _, held := s.Owner(netip.MustParseAddr("10.0.0.1")); held || !reflect.DeepEqual(s.Claims(mac(2)), []Claim{claim("10.0.0.2", 2)}) {
+		t.Errorf("claims %v, held %t", s.Claims(mac(2)), held)
+	}
+	s.apply(Bind(binding("10.0.0.1", 1)))
+	count(2)
+	s.apply(Concede(claim("10.0.0.2", 2)))
+	s.apply(Concede(claim("10.0.0.2", 2)))
+	count(1)
+	for i := range MaxBindings + 5 {
+		s.apply(Dispute(claim(fmt.Sprintf("10.0.1.%d", i), 2)))
+	}
+	count(1 + MaxBindings)
+	s.apply(Remove("q2"))
+	s.apply(Remove("q1"))
+	count(0)
+}
+
 func TestPutReplaces(t *testing.T) {
 	s := newState()
 	first := quarantine(1)
@@ -318,7 +352,8 @@ func FuzzLoad(f *testing.F) {
 	s.put(quarantine(1))
 	var b []byte
 	for _, op := range []Operation{SetRevision(Revision{1, 2}), Put(quarantine(1)), Bind(binding("10.0.0.1", 1)), Accept("q1", time.Unix(1, 0)),
-		Unbind(netip.MustParseAddr("10.0.0.1")), Degrade("x"), Remove("q1"), {kind: kindBegun, mac: mac(1), at: 5}, {kind: kindBase}} {
+		Unbind(netip.MustParseAddr("10.0.0.1")), Degrade("x"), Remove("q1"), {kind: kindBegun, mac: mac(1), at: 5},
+		Dispute(Claim{binding("10.0.0.1", 1), time.Unix(9, 0)}), Concede(Claim{Binding: binding("10.0.0.1", 1)}), {kind: kindBase}} {
 		b = op.append(b)
 	}
 	record := seal(append(make([]byte, frameLen), b...))

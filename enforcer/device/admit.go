@@ -3,12 +3,10 @@ package device
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/cordon-security/cordon/enforcer/desired"
-	"github.com/cordon-security/cordon/enforcer/neighbor"
 	"github.com/cordon-security/cordon/internal/guard"
 )
 
@@ -151,88 +149,4 @@ func (d *Device) left(now time.Time, out departure, err error) {
 		return
 	}
 	d.leaving[id] = leaving{phase: out.how, detail: err.Error(), members: out.members}
-}
-
-// Observe takes in an address binding that a source saw.
-func (d *Device) Observe(o neighbor.Observation) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := d.now()
-	touched := members{}
-	for _, c := range d.table.Observe(o) {
-		d.hub.publish(bindingEvent(c))
-		d.follow(now, c, touched)
-	}
-	if len(touched) == 0 {
-		return
-	}
-	if err := d.enforce(now, touched); err != nil {
-		d.log.Error("an address could not be followed, retrying", "err", err)
-	}
-	d.judgeTouched(now, touched)
-}
-
-// follow moves an address into the sets or out of them. One that merely stopped
-// answering stays for a while, because a cut-off endpoint is silent.
-func (d *Device) follow(now time.Time, c neighbor.Observation, touched members) {
-	owner, held := d.store.Owner(c.Address)
-	if !c.Present || held && owner == c.MAC {
-		return
-	}
-	quarantined := len(d.store.Of(c.MAC)) > 0
-	switch {
-	case quarantined && held:
-		d.table.Settle(c.Address)
-		fallthrough
-	case quarantined:
-		_ = d.store.Note(desired.Bind(desired.Binding{Address: c.Address, MAC: c.MAC, Seen: c.Seen}))
-		if until, contested := d.table.Contested(c.Address, now); contested {
-			d.contested[c.Address] = until
-			d.log.Warn("a quarantined endpoint claims an address that was somebody else's; it is cut off by MAC, the address is not blocked until that is settled",
-				"address", c.Address, "mac", c.MAC.String(), "until", until)
-		}
-		d.log.Info("a quarantined endpoint has a new address", "address", c.Address, "mac", c.MAC.String())
-	case held:
-		_ = d.store.Note(desired.Unbind(c.Address))
-		delete(d.contested, c.Address)
-		d.log.Info("an address of a quarantined endpoint belongs to somebody else now", "address", c.Address, "mac", c.MAC.String())
-	default:
-		return
-	}
-	touched[addressMember(c.Address)] = struct{}{}
-}
-
-// settle blocks addresses whose dispute is over, and frees those whose holder
-// has been gone for long.
-func (d *Device) settle(now time.Time) {
-	touched := members{}
-	for a, until := range d.contested {
-		if !now.Before(until) {
-			delete(d.contested, a)
-			touched[addressMember(a)] = struct{}{}
-		}
-	}
-	var ops []desired.Operation
-	if now.Second() == 0 {
-		ops = d.goneAddresses(now, touched)
-	}
-	if len(ops) > 0 {
-		_ = d.store.Note(ops...)
-	}
-	if err := d.enforce(now, touched); err != nil {
-		d.log.Error("addresses could not be settled, retrying", "err", err)
-	}
-}
-
-// goneAddresses lists the addresses whose holder stopped answering long ago.
-func (d *Device) goneAddresses(now time.Time, touched members) []desired.Operation {
-	var ops []desired.Operation
-	d.store.EachOwner(func(a netip.Addr, m guard.MAC) {
-		since, left := d.table.Gone(a, m)
-		if left && now.Sub(since) > gone {
-			ops = append(ops, desired.Unbind(a))
-			touched[addressMember(a)] = struct{}{}
-		}
-	})
-	return ops
 }

@@ -95,7 +95,6 @@ type Device struct {
 	waiting      map[string]struct{}
 	leaving      map[string]leaving
 	unsettled    map[reconcile.Member]struct{}
-	contested    map[netip.Addr]time.Time
 	expiry       int64
 	retry        retry
 	localAt      time.Time
@@ -128,7 +127,7 @@ func New(o Options) (*Device, error) {
 		opts: o, log: o.Log, marker: breakglass.Marker{StateDir: o.StateDir, RunDir: o.RunDir}, hub: newHub(),
 		flows: make(chan []netip.Addr, 64), wake: make(chan struct{}, 1), store: store, table: neighbor.NewTable(),
 		waiting: map[string]struct{}{}, leaving: map[string]leaving{},
-		unsettled: map[reconcile.Member]struct{}{}, contested: map[netip.Addr]time.Time{},
+		unsettled: map[reconcile.Member]struct{}{},
 	}
 	if _, err := d.learn(); err != nil {
 		_ = store.Close()
@@ -209,10 +208,7 @@ func (d *Device) holdUnknown() error {
 func (d *Device) now() time.Time { return d.opts.Now() }
 
 func (d *Device) view(now time.Time) reconcile.View {
-	return reconcile.View{State: d.store.State, Guard: d.guard, Now: now, Contested: func(a netip.Addr) bool {
-		_, contested := d.table.Contested(a, now)
-		return contested
-	}}
+	return reconcile.View{State: d.store.State, Guard: d.guard, Now: now}
 }
 
 const (

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -254,6 +255,20 @@ func (f *fixture) state(id string) string {
 		}
 	}
 	return "ABSENT"
+}
+
+func (f *fixture) detail(id string) string {
+	f.Helper()
+	r, err := f.svc.Status(context.Background(), connect.NewRequest(&wirev1.StatusRequest{}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range r.Msg.GetStatuses() {
+		if s.GetQuarantineId() == id {
+			return s.GetDetail()
+		}
+	}
+	return ""
 }
 
 func (f *fixture) expect(want map[string]string) {
@@ -592,16 +607,43 @@ func TestClaimedAddressIsNotBlocked(t *testing.T) {
 	f := newFixture(t).start()
 	f.order(put(quarantine(1)))
 	f.seen("10.0.0.50", 50)
-	f.now = f.now.Add(10 * time.Second)
+	// Its owner is idle, for however long.
+	f.now = f.now.Add(5 * time.Hour)
+	f.device.tend()
 	f.seen("10.0.0.50", 1)
+	f.device.tend()
 	f.blocked(false, address("10.0.0.50"))
 	f.blocked(true, memberOf(mac(1)))
+	if !strings.Contains(f.detail("q1"), "10.0.0.50") {
+		t.Errorf("not told: %q", f.detail("q1"))
+	}
+	// The claim is in dispute still after a restart, which hears of it anew, and
+	// when the claimant is silent for a moment.
+	f.start()
+	f.seen("10.0.0.50", 1)
+	f.device.Observe(neighbor.Observation{Address: netip.MustParseAddr("10.0.0.50"), Seen: f.now})
+	f.seen("10.0.0.50", 1)
+	f.order(put(quarantine(1, "10.0.0.50")), put(quarantine(2, "10.0.0.50")))
+	f.device.tend()
+	f.blocked(false, address("10.0.0.50"))
+	// The owner speaks: the claim falls.
 	f.seen("10.0.0.50", 50)
+	f.device.tend()
 	f.now = f.now.Add(time.Hour)
 	f.device.tend()
 	f.blocked(false, address("10.0.0.50"))
-	f.seen("10.0.0.50", 1) // its owner has not been seen for long
+	if f.detail("q1") != "" {
+		t.Errorf("told after the claim fell: %q", f.detail("q1"))
+	}
+	// Nobody contradicts: it is the claimant's.
+	f.seen("10.0.0.50", 1)
+	f.now = f.now.Add(4 * time.Minute)
+	f.device.tend()
+	f.blocked(false, address("10.0.0.50"))
+	f.now = f.now.Add(2 * time.Minute)
+	f.device.tend()
 	f.blocked(true, address("10.0.0.50"))
+	f.start().blocked(true, address("10.0.0.50"))
 }
 
 func TestFailuresAreRetried(t *testing.T) {

@@ -242,7 +242,7 @@ func (d *Device) carryOut(now time.Time, rev desired.Revision, puts []ordered, r
 	seen := d.addressesOf(live)
 	for _, p := range live {
 		o.ops = append(o.ops, desired.Put(p.quarantine))
-		o.ops = append(o.ops, d.bindings(p, seen)...)
+		o.ops = append(o.ops, d.bindings(now, p, seen)...)
 		o.changed = append(o.changed, p.quarantine)
 		o.answer.touched = append(o.answer.touched, p.quarantine.ID)
 	}
@@ -405,17 +405,23 @@ func (d *Device) addressesOf(puts []ordered) map[guard.MAC][]neighbor.Observatio
 
 // bindings are the addresses that an order's MACs have: those that the order
 // names, unless this device sees them at somebody else, and those that it sees.
-func (d *Device) bindings(p ordered, seen map[guard.MAC][]neighbor.Observation) []desired.Operation {
+// Those in dispute are claims still.
+func (d *Device) bindings(now time.Time, p ordered, seen map[guard.MAC][]neighbor.Observation) []desired.Operation {
 	var ops []desired.Operation
 	for _, b := range p.bindings {
 		if owner, present := d.table.Owner(b.Address); present && owner != b.MAC {
 			continue
 		}
-		ops = append(ops, desired.Bind(b))
+		if owner, held := d.store.Owner(b.Address); held && owner == b.MAC {
+			d.table.Settle(b.Address)
+		}
+		op, _ := d.bindOrClaim(now, neighbor.Observation{Address: b.Address, MAC: b.MAC, Seen: b.Seen})
+		ops = append(ops, op)
 	}
 	for _, m := range p.quarantine.MACs {
 		for _, o := range seen[m] {
-			ops = append(ops, desired.Bind(desired.Binding{Address: o.Address, MAC: m, Seen: o.Seen}))
+			op, _ := d.bindOrClaim(now, o)
+			ops = append(ops, op)
 		}
 	}
 	return ops

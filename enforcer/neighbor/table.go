@@ -6,7 +6,9 @@ package neighbor
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cordon-security/cordon/internal/guard"
@@ -29,8 +31,8 @@ type Source interface {
 
 // Times and bounds of the table.
 const (
-	// contest is how long an address that moved to another MAC is in dispute
-	// when its former owner was seen that recently.
+	// contest is how long an address that moved to another MAC is in dispute. How
+	// long its former owner was silent does not matter: idle machines are.
 	contest = 5 * time.Minute
 	// maxEntries bounds what a flood of claims can cost.
 	maxEntries = 1 << 17
@@ -40,7 +42,7 @@ type entry struct {
 	mac     guard.MAC
 	seen    time.Time
 	present bool
-	// contestedUntil is set when it was taken from an owner that was there.
+	// contestedUntil is set when it was taken from another owner.
 	contestedUntil time.Time
 }
 
@@ -74,8 +76,11 @@ func (t *Table) Observe(o Observation) []Observation {
 	}
 	var changes []Observation
 	next := entry{mac: o.MAC, seen: o.Seen, present: true}
-	if known && old.mac != o.MAC && o.Seen.Sub(old.seen) < contest {
+	if known && old.mac != o.MAC {
 		next.contestedUntil = o.Seen.Add(contest)
+	} else if known {
+		// Silence does not settle it.
+		next.contestedUntil = old.contestedUntil
 	}
 	if known && old.present {
 		changes = append(changes, Observation{Address: o.Address, MAC: old.mac, Seen: o.Seen})
@@ -99,20 +104,23 @@ func (t *Table) leave(o Observation, old entry, known bool) []Observation {
 	return []Observation{{Address: o.Address, MAC: old.mac, Seen: o.Seen}}
 }
 
-// makeRoom drops about the older half of a full table, what is gone first.
+// makeRoom drops the older half of a full table, what is gone first.
 func (t *Table) makeRoom() {
 	if len(t.entries) < maxEntries {
 		return
 	}
-	for a, e := range t.entries {
-		if !e.present {
-			delete(t.entries, a)
+	all := slices.Collect(maps.Keys(t.entries))
+	slices.SortFunc(all, func(a, b netip.Addr) int {
+		x, y := t.entries[a], t.entries[b]
+		if x.present != y.present {
+			if y.present {
+				return -1
+			}
+			return 1
 		}
-	}
-	for a := range t.entries {
-		if len(t.entries) <= maxEntries/2 {
-			return
-		}
+		return x.seen.Compare(y.seen)
+	})
+	for _, a := range all[:len(all)/2] {
 		delete(t.entries, a)
 	}
 }
@@ -123,8 +131,14 @@ func (t *Table) Owner(a netip.Addr) (guard.MAC, bool) {
 	return e.mac, e.present
 }
 
-// Contested reports whether an address was taken from an owner that was there a
-// moment ago, and until when that counts.
+// Last returns the MAC that an address is or was bound to last.
+func (t *Table) Last(a netip.Addr) (guard.MAC, bool) {
+	e, ok := t.entries[a]
+	return e.mac, ok
+}
+
+// Contested reports whether an address was taken from another owner, and until
+// when that counts.
 func (t *Table) Contested(a netip.Addr, now time.Time) (until time.Time, contested bool) {
 	until = t.entries[a].contestedUntil
 	return until, until.After(now)
@@ -152,15 +166,4 @@ func (t *Table) Each(f func(Observation)) {
 			f(Observation{Address: a, MAC: e.mac, Seen: e.seen, Present: true})
 		}
 	}
-}
-
-// Of returns the present addresses of a MAC.
-func (t *Table) Of(m guard.MAC) []Observation {
-	var out []Observation
-	t.Each(func(o Observation) {
-		if o.MAC == m {
-			out = append(out, o)
-		}
-	})
-	return out
 }

@@ -14,11 +14,7 @@ import (
 type View struct {
 	State *desired.State
 	Guard *guard.Guard
-	// Contested reports that an address which a quarantined MAC claims was
-	// somebody else's a moment ago. Until that is settled it is not blocked: its
-	// claimant is cut off by MAC, and its owner must not be.
-	Contested func(netip.Addr) bool
-	Now       time.Time
+	Now   time.Time
 }
 
 // Verdict says whether a quarantine is to be enforced, and if not, its phase,
@@ -51,7 +47,7 @@ func (v View) Access(m Member) desired.Access {
 		return v.macAccess(m.MAC)
 	}
 	owner, ok := v.State.Owner(m.Address)
-	if !ok || v.Guard.CheckAddress(m.Address) != nil || v.Contested(m.Address) {
+	if !ok || v.Guard.CheckAddress(m.Address) != nil {
 		return 0
 	}
 	return v.macAccess(owner)
@@ -90,9 +86,10 @@ func (v View) LeftOut(q *desired.Quarantine) string {
 		for _, b := range v.State.Bindings(m) {
 			if r := v.Guard.CheckAddress(b.Address); r != nil {
 				out = append(out, r.Detail+" and is not blocked itself")
-			} else if v.Contested(b.Address) {
-				out = append(out, fmt.Sprintf("%s was another endpoint's a moment ago and is not blocked itself", b.Address))
 			}
+		}
+		for _, c := range v.State.Claims(m) {
+			out = append(out, fmt.Sprintf("%s was another endpoint's and is not blocked itself before %s", c.Address, c.Until.UTC().Format(time.RFC3339)))
 		}
 	}
 	return strings.Join(out, "; ")
