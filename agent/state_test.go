@@ -5,11 +5,21 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/cordon-security/cordon/agent/assess"
+	"github.com/cordon-security/cordon/agent/clean"
+	"github.com/cordon-security/cordon/agent/journal"
 	"github.com/cordon-security/cordon/agent/link"
+	"github.com/cordon-security/cordon/agent/procfs"
 	"github.com/cordon-security/cordon/internal/dirlock"
+	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 )
 
 func TestOneAgentRunsInAStateDirectory(t *testing.T) {
@@ -48,5 +58,41 @@ func TestOneAgentRunsInAStateDirectory(t *testing.T) {
 	}
 	if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("what a crash left is still there: %v", err)
+	}
+}
+
+func TestProcessIDsOfAnEarlierBootKillNobody(t *testing.T) {
+	a := newAgent(t, testConfig(t))
+	remote := c2(t)
+	// Its id happens to be that of a process of the threat, before the boot.
+	innocent := exec.Command("/bin/sleep", "1000")
+	if err := innocent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = innocent.Process.Kill(); _ = innocent.Wait() })
+	p, err := procfs.FS{}.Stat(innocent.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier, err := journal.Open(journal.Options{Dir: filepath.Join(a.o.Config.StateDir, "journal"), Boot: "another"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = earlier.Save(journal.Record{Task: "boot", Started: time.Now(), Evidence: assess.Evidence{
+		Verdict: assess.Confirmed, Reasons: []string{"it was seen"},
+		Processes: []assess.Suspect{{Process: procfs.Process{ID: p.ID, Exe: "/tmp/gone"}, Why: "it held the connection"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := a.Execute(t.Context(), task("boot", cleanTask, remote))
+	if r.GetStatus() != wirev1.TaskStatus_TASK_STATUS_DONE || r.GetVerdict() != wirev1.Verdict_VERDICT_CONFIRMED || len(r.GetActions()) != 0 {
+		t.Fatalf("result:\n%s", protojson.Format(r))
+	}
+	if o := r.GetObjects(); len(o) != 1 || o[0].GetId() != clean.ProcessObject(p.ID) || !strings.HasSuffix(o[0].GetName(), "(ended)") {
+		t.Errorf("objects %v", o)
+	}
+	if now, err := (procfs.FS{}).Stat(innocent.Process.Pid); err != nil || now.ID != p.ID || now.State == "Z" || now.State == "T" {
+		t.Errorf("the innocent process is not as it was: %+v, %v", now, err)
 	}
 }
