@@ -21,6 +21,9 @@ const (
 	journalName = "desired.journal"
 	// slack is how much a journal may grow before it is worth rewriting.
 	slack = 1 << 20
+	// maxRecord is from what size on an order is made durable by rewriting the
+	// journal, in records of baseChunk, instead of as one record.
+	maxRecord = 8 << 20
 	// baseChunk is about how large the records of the compacted set are.
 	baseChunk = 1 << 16
 	// retryEvery is how often a disk that failed is tried again.
@@ -160,7 +163,9 @@ func (s *Store) write(sync bool, ops []Operation) error {
 	}
 	b := append(s.buf[:0], make([]byte, frameLen)...)
 	for _, op := range ops {
-		b = op.append(b)
+		if b = op.append(b); len(b) > maxRecord {
+			return s.replace()
+		}
 	}
 	b = seal(b)
 	if cap(b) <= baseChunk {
@@ -208,12 +213,18 @@ func (s *Store) Tend() {
 	}
 }
 
-// rewrite replaces the journal by one that holds the present set.
+// rewrite replaces the journal, and raises the alarm when that fails.
 func (s *Store) rewrite() {
+	if err := s.replace(); err != nil {
+		_ = s.fail(err)
+	}
+}
+
+// replace replaces the journal by one that holds the present set.
+func (s *Store) replace() error {
 	f, size, err := s.compact()
 	if err != nil {
-		_ = s.fail(err)
-		return
+		return err
 	}
 	if s.file != nil {
 		_ = s.file.Close()
@@ -223,6 +234,7 @@ func (s *Store) rewrite() {
 	}
 	s.file, s.size, s.base, s.dirty = f, size, size, false
 	s.broken, s.pending = nil, 0
+	return nil
 }
 
 func (s *Store) compact() (*os.File, int64, error) {
@@ -286,6 +298,9 @@ func (w *chunks) add(op Operation) {
 }
 
 func (w *chunks) flush() {
+	if w.err == nil && len(w.b)-frameLen > maxPayload {
+		w.err = fmt.Errorf("a record of %d bytes is more than a journal holds", len(w.b))
+	}
 	w.raw(seal(w.b))
 	w.b = w.b[:frameLen]
 }

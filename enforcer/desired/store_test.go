@@ -220,6 +220,55 @@ func TestCompaction(t *testing.T) {
 	}
 }
 
+// TestLargeOrder: an order that is larger than a record may be is durable too, all
+// of it or nothing.
+func TestLargeOrder(t *testing.T) {
+	dir := t.TempDir()
+	s := filled(t, dir)
+	ops := []Operation{SetRevision(Revision{2, 1}), Remove("q1")}
+	for i := range 3 * maxRecord / MaxReason {
+		ops = append(ops, Put(&Quarantine{ID: fmt.Sprintf("large%d", i), MACs: []guard.MAC{{2, 1, byte(i >> 16), byte(i >> 8), byte(i)}},
+			Access: AccessNone, Accepted: 1, Reason: fmt.Sprintf("%d%s", i, strings.Repeat("x", MaxReason-8))}))
+	}
+	commit(t, s, ops...)
+	want := content(s.State)
+	journal, err := os.ReadFile(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rest := journal[len(header):]; len(rest) > 0; {
+		payload, _, err := next(bytes.NewReader(rest), nil)
+		if err != nil || len(payload) > maxRecord {
+			t.Fatalf("a record of %d bytes: %v", len(payload), err)
+		}
+		rest = rest[frameLen+len(payload):]
+	}
+	commit(t, s, SetRevision(Revision{2, 2}))
+	_ = s.Close()
+	s = openStore(t, dir)
+	defer s.Close()
+	if s.Alarm() != "" || s.Revision() != (Revision{2, 2}) {
+		t.Errorf("alarm %q, revision %s", s.Alarm(), s.Revision())
+	}
+	if got := content(s.State); got[strings.Index(got, "\n"):] != want[strings.Index(want, "\n"):] {
+		t.Error("the order was lost in part")
+	}
+	// One that cannot be written holds in memory, with an alarm, and later on disk.
+	if err := os.Mkdir(s.path+".new", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(ops...); !errors.Is(err, ErrNotDurable) || s.Alarm() == "" || s.Revision() != (Revision{2, 1}) {
+		t.Errorf("%v, alarm %q, revision %s", err, s.Alarm(), s.Revision())
+	}
+	if err := os.Remove(s.path + ".new"); err != nil {
+		t.Fatal(err)
+	}
+	s.retryAt = time.Time{}
+	if s.Tend(); s.Alarm() != "" {
+		t.Errorf("alarm %q", s.Alarm())
+	}
+}
+
 // TestDiskFull runs on a file system of 256 kB.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()

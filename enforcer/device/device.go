@@ -92,14 +92,17 @@ type Device struct {
 	// going away there ends it.
 	markedOnDisk bool
 	staging      staging
-	waiting      map[string]struct{}
-	leaving      map[string]leaving
-	unsettled    map[reconcile.Member]struct{}
-	expiry       int64
-	retry        retry
-	localAt      time.Time
-	auditAt      time.Time
-	fault        string
+	// most bounds how many quarantines are held, mostStaged what a snapshot takes
+	// before it is whole, in bytes.
+	most, mostStaged int
+	waiting          map[string]struct{}
+	leaving          map[string]leaving
+	unsettled        map[reconcile.Member]struct{}
+	expiry           int64
+	retry            retry
+	localAt          time.Time
+	auditAt          time.Time
+	fault            string
 }
 
 // leaving is a quarantine that is no longer wanted and not yet read back as
@@ -125,7 +128,7 @@ func New(o Options) (*Device, error) {
 	}
 	d := &Device{
 		opts: o, log: o.Log, marker: breakglass.Marker{StateDir: o.StateDir, RunDir: o.RunDir}, hub: newHub(),
-		flows: make(chan []netip.Addr, 64), wake: make(chan struct{}, 1), store: store, table: neighbor.NewTable(),
+		flows: make(chan []netip.Addr, 64), wake: make(chan struct{}, 1), store: store, most: maxDesired, mostStaged: maxStaged, table: neighbor.NewTable(),
 		waiting: map[string]struct{}{}, leaving: map[string]leaving{},
 		unsettled: map[reconcile.Member]struct{}{},
 	}

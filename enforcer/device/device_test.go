@@ -367,6 +367,32 @@ func TestAnotherOrderUnderAHeldRevision(t *testing.T) {
 	f.expect(map[string]string{"a": "IN_FORCE", "b": "ABSENT"})
 }
 
+func TestTooMuch(t *testing.T) {
+	f := newFixture(t).start()
+	f.device.most = 3
+	f.order(put(quarantine(1)), put(quarantine(2)))
+	if r := f.delta(rev(0, 1), rev(0, 2), put(quarantine(3)), put(quarantine(4))); !r.GetNeedSnapshot() {
+		t.Errorf("a delta over the bound: %v", r)
+	}
+	f.order(put(quarantine(3)), put(quarantine(4)), put(quarantine(2)), remove("q1"), remove("never there"))
+	f.expect(map[string]string{"q1": "ABSENT", "q2": "IN_FORCE", "q3": "IN_FORCE", "q4": "IN_FORCE"})
+	if r := f.snapshot(rev(0, 9), 0, true, quarantine(1), quarantine(2), quarantine(3), quarantine(4)); !r.GetNeedSnapshot() {
+		t.Errorf("a snapshot over the bound: %v", r)
+	}
+	f.device.mostStaged = 4 << 10
+	large := quarantine(1)
+	large.Reason = strings.Repeat("x", 1<<10)
+	for part := range uint32(3) {
+		if r := f.snapshot(rev(0, 9), part, false, large); r.GetNeedSnapshot() {
+			t.Fatalf("part %d: %v", part, r)
+		}
+	}
+	if r := f.snapshot(rev(0, 9), 3, false, large); !r.GetNeedSnapshot() || len(f.device.staging.puts) != 0 {
+		t.Errorf("parts over the bound: %v", r)
+	}
+	f.expect(map[string]string{"q1": "ABSENT", "q2": "IN_FORCE", "q3": "IN_FORCE", "q4": "IN_FORCE"})
+}
+
 func TestBadOrders(t *testing.T) {
 	f := newFixture(t).start()
 	none, bad, unknown, expiry := quarantine(1), quarantine(2), quarantine(3), quarantine(4)
@@ -375,7 +401,8 @@ func TestBadOrders(t *testing.T) {
 	f.order(put(none), put(bad), put(unknown), put(expiry), put(quarantine(5)))
 	f.expect(map[string]string{"q1": "REFUSED", "q2": "REFUSED", "q3": "REFUSED", "q4": "REFUSED", "q5": "IN_FORCE"})
 	for _, req := range []*wirev1.ApplyRequest{{}, {Order: &wirev1.ApplyRequest_Delta{Delta: &wirev1.Delta{}}},
-		{Order: &wirev1.ApplyRequest_Delta{Delta: &wirev1.Delta{Revision: rev(0, 9), Changes: []*wirev1.Change{put(&wirev1.Quarantine{})}}}}} {
+		{Order: &wirev1.ApplyRequest_Delta{Delta: &wirev1.Delta{Revision: rev(0, 9), Changes: []*wirev1.Change{put(&wirev1.Quarantine{})}}}},
+		{Order: &wirev1.ApplyRequest_Delta{Delta: &wirev1.Delta{Base: rev(0, 1), Revision: rev(0, 2), Changes: []*wirev1.Change{remove(strings.Repeat("x", 257))}}}}} {
 		if _, err := f.svc.Apply(context.Background(), connect.NewRequest(req)); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("%v: %v", req, err)
 		}

@@ -38,10 +38,22 @@ type staging struct {
 	revision desired.Revision
 	next     uint32
 	puts     []ordered
+	bytes    int
 }
 
-// maxDesired bounds the desired set.
-const maxDesired = 1_000_000
+const (
+	// maxDesired bounds the desired set.
+	maxDesired = 1_000_000
+	// maxStaged bounds what the parts of a snapshot take in memory before the
+	// last one comes.
+	maxStaged = 512 << 20
+)
+
+// size is about what an order takes in memory.
+func (o ordered) size() int {
+	q := o.quarantine
+	return 256 + len(q.ID) + len(q.Reason) + len(q.Fault) + 8*len(q.MACs) + 64*len(o.bindings)
+}
 
 // answer is what became of an order.
 type answer struct {
@@ -83,7 +95,26 @@ func (d *Device) applyDelta(now time.Time, o delta) answer {
 	case o.base.Epoch != o.revision.Epoch:
 		return d.refuse("order %s begins a new epoch, which needs a snapshot", o.revision)
 	}
+	if d.grown(o) > d.most {
+		return d.refuse("with order %s the device would hold more than %d quarantines, which is more than it can", o.revision, d.most)
+	}
 	return d.carryOut(now, o.revision, o.puts, o.removes, false)
+}
+
+// grown is how many quarantines there are after a delta.
+func (d *Device) grown(o delta) int {
+	n := d.store.Len()
+	for _, p := range o.puts {
+		if d.store.Get(p.quarantine.ID) == nil {
+			n++
+		}
+	}
+	for _, id := range o.removes {
+		if d.store.Get(id) != nil {
+			n--
+		}
+	}
+	return n
 }
 
 // repeated answers a delta that was carried out already. Another order under the
@@ -158,9 +189,12 @@ func (d *Device) applyPart(now time.Time, p part) answer {
 	}
 	d.staging.next++
 	d.staging.puts = append(d.staging.puts, p.puts...)
-	if len(d.staging.puts) > maxDesired {
+	for _, o := range p.puts {
+		d.staging.bytes += o.size()
+	}
+	if len(d.staging.puts) > d.most || d.staging.bytes > d.mostStaged {
 		d.staging = staging{}
-		return d.refuse("the snapshot has more than %d quarantines, which is more than a device holds", maxDesired)
+		return d.refuse("the snapshot has more than %d quarantines or %d MB, which is more than a device holds", d.most, d.mostStaged>>20)
 	}
 	if !p.last {
 		return answer{held: held, detail: d.alarm()}

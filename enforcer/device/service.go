@@ -73,6 +73,9 @@ func deltaOf(w *wirev1.Delta) (delta, error) {
 			}
 			out.puts = append(out.puts, o)
 		case *wirev1.Change_Remove:
+			if len(c.Remove) > desired.MaxID {
+				return out, fmt.Errorf("change %d removes an id of %d bytes, the most is %d", i, len(c.Remove), desired.MaxID)
+			}
 			out.removes = append(out.removes, c.Remove)
 		default:
 			return out, fmt.Errorf("change %d of the delta neither puts nor removes", i)
