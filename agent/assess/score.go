@@ -38,6 +38,8 @@ var (
 type mark struct {
 	points int
 	why    string
+	// place is true when nothing but where the file lies is held against it.
+	place bool
 }
 
 func worse(a, b mark) mark {
@@ -56,23 +58,23 @@ func markFile(name string, t Trait) mark {
 	case packages.Unchanged, packages.Unverified:
 		return mark{}
 	case packages.Changed:
-		return mark{pointsChanged, fmt.Sprintf("%s is at a path of package %s, but %s", name, t.Standing.Package, t.Standing.Why)}
+		return mark{points: pointsChanged, why: fmt.Sprintf("%s is at a path of package %s, but %s", name, t.Standing.Package, t.Standing.Why)}
 	}
-	m := mark{pointsUnpackaged, name + " comes from no package"}
+	m := mark{pointsUnpackaged, name + " comes from no package", true}
 	if dir := dirOf(name, temporaryDirs); dir != "" {
-		m = worse(m, mark{pointsTemporary, fmt.Sprintf("%s comes from no package and lies in %s", name, dir)})
+		m = worse(m, mark{pointsTemporary, fmt.Sprintf("%s comes from no package and lies in %s", name, dir), true})
 	}
 	if t.Memory {
-		m = worse(m, mark{pointsTemporary, name + " comes from no package and lies on a file system in memory"})
+		m = worse(m, mark{pointsTemporary, name + " comes from no package and lies on a file system in memory", true})
 	}
 	if hidden(name) {
-		m = worse(m, mark{pointsHidden, name + " comes from no package and lies under a hidden name"})
+		m = worse(m, mark{pointsHidden, name + " comes from no package and lies under a hidden name", true})
 	}
 	if dir := dirOf(name, homeDirs); dir != "" {
-		m = worse(m, mark{pointsHome, name + " comes from no package and lies in a home directory"})
+		m = worse(m, mark{pointsHome, name + " comes from no package and lies in a home directory", true})
 	}
 	if dir := dirOf(name, mountedDirs); dir != "" {
-		m = worse(m, mark{pointsMounted, fmt.Sprintf("%s comes from no package and lies on a mount below %s", name, dir)})
+		m = worse(m, mark{pointsMounted, fmt.Sprintf("%s comes from no package and lies on a mount below %s", name, dir), true})
 	}
 	return m
 }
@@ -113,9 +115,9 @@ func markExe(p procfs.Process, t Trait) mark {
 	case p.Kernel || p.Exe == "":
 		return mark{}
 	case p.Memfd:
-		return mark{pointsNameless, fmt.Sprintf("the executable of pid %d never had a name (%s)", p.PID, path.Base(p.Exe))}
+		return mark{points: pointsNameless, why: fmt.Sprintf("the executable of pid %d never had a name (%s)", p.PID, path.Base(p.Exe))}
 	case p.ExeDeleted && t.Standing.State == packages.Unpackaged:
-		return mark{pointsDeleted, fmt.Sprintf("the executable %s comes from no package and was deleted while it runs", p.Exe)}
+		return mark{points: pointsDeleted, why: fmt.Sprintf("the executable %s comes from no package and was deleted while it runs", p.Exe)}
 	case p.ExeDeleted:
 		return mark{} // A package was upgraded under a running program.
 	}
@@ -128,9 +130,9 @@ func markInput(in input, t Trait) mark {
 	text := in.inline
 	switch {
 	case strings.Contains(text, "/dev/tcp/") || strings.Contains(text, "/dev/udp/"):
-		m = worse(m, mark{pointsShellSocket, "its command opens a network connection from the shell itself"})
+		m = worse(m, mark{points: pointsShellSocket, why: "its command opens a network connection from the shell itself"})
 	case (strings.Contains(text, "curl ") || strings.Contains(text, "wget ")) && strings.Contains(text, "|"):
-		m = worse(m, mark{pointsFetchAndRun, "its command fetches something and pipes it on"})
+		m = worse(m, mark{points: pointsFetchAndRun, why: "its command fetches something and pipes it on"})
 	}
 	return m
 }
@@ -146,7 +148,7 @@ func markScript(in input, t Trait) mark {
 	case t.Standing.State != packages.Unpackaged:
 		return mark{}
 	case in.gone:
-		return mark{pointsDeleted, fmt.Sprintf("the script %s comes from no package and was deleted while it runs", in.path)}
+		return mark{points: pointsDeleted, why: fmt.Sprintf("the script %s comes from no package and was deleted while it runs", in.path)}
 	}
-	return mark{pointsUnpackaged, fmt.Sprintf("the script %s is not there", in.path)}
+	return mark{points: pointsUnpackaged, why: fmt.Sprintf("the script %s is not there", in.path)}
 }

@@ -276,9 +276,9 @@ func (r *run) act(verb, object string, err error, vaultID string) {
 	case err == nil:
 		a.Outcome = wirev1.ActionOutcome_ACTION_OUTCOME_DONE
 	case errors.As(err, &refusal):
-		a.Outcome, a.Error = wirev1.ActionOutcome_ACTION_OUTCOME_REFUSED, err.Error()
+		a.Outcome, a.Error = wirev1.ActionOutcome_ACTION_OUTCOME_REFUSED, printable(err.Error())
 	default:
-		a.Outcome, a.Error = wirev1.ActionOutcome_ACTION_OUTCOME_FAILED, err.Error()
+		a.Outcome, a.Error = wirev1.ActionOutcome_ACTION_OUTCOME_FAILED, printable(err.Error())
 	}
 	for i, old := range r.actions {
 		if old.GetVerb() != verb || old.GetObjectId() != object || old.GetVaultId() != "" && vaultID != "" && old.GetVaultId() != vaultID {
