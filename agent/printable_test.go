@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cordon-security/cordon/agent/vault"
@@ -58,6 +59,27 @@ func TestFileNameThatIsNoText(t *testing.T) {
 	items, err := a.vault.List()
 	if err != nil || !slices.ContainsFunc(items, func(i vault.Item) bool { return i.Name() == exe }) {
 		t.Errorf("the executable is not in the vault: %v", err)
+	}
+}
+
+// The error of an action names the file too.
+func TestFileNameThatIsNoTextInAnError(t *testing.T) {
+	c := testConfig(t)
+	a := newAgent(t, c)
+	dir, remote := dropDir(t), c2(t)
+	exe := drop(t, dir+"/\xff\xfe")
+	if err := os.Truncate(exe, c.VaultMaxFileSize+1); err != nil {
+		t.Fatal(err)
+	}
+	launch(t, exe, "-connect", remote.String())
+	t.Cleanup(func() { killAll(t, remote.String()) })
+	connected(t, a, remote)
+	r := a.Execute(t.Context(), task("large", cleanTask, remote))
+	if _, err := proto.Marshal(r); err != nil {
+		t.Fatal(err)
+	}
+	if r.GetStatus() != wirev1.TaskStatus_TASK_STATUS_UNRESOLVED || a.finished("large") == nil {
+		t.Errorf("result:\n%s", protojson.Format(r))
 	}
 }
 
