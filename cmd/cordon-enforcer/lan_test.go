@@ -77,6 +77,12 @@ func needRoot(t *testing.T) {
 
 func newRig(t testing.TB, host *testlan.Host, cfg string) *rig {
 	t.Helper()
+	return newRigAt(t, host, cfg, socket)
+}
+
+// newRigAt is newRig with another socket.
+func newRigAt(t testing.TB, host *testlan.Host, cfg, socket string) *rig {
+	t.Helper()
 	bin, err := build()
 	if err != nil {
 		t.Fatal(err)
@@ -290,6 +296,10 @@ func (r *rig) holds(t *testing.T, lan *testlan.Standard) {
 	r.kill()
 	r.reaches(lan.Bob, false, testlan.AliceIPv4, testlan.WebIPv6)
 	before := r.run("nft", "-a", "list", "ruleset")
+	// With the addresses resolved, so that a ping is a packet at once and does not
+	// wait for ARP, which is cut off as well.
+	introduce(t, lan.Bob, lan.Alice, testlan.AliceIPv4)
+	introduce(t, lan.Alice, lan.Bob, testlan.BobIPv4)
 	ctx, cancel := context.WithCancel(t.Context())
 	passed := make(chan error, 1)
 	go func() {
@@ -316,6 +326,31 @@ func (r *rig) holds(t *testing.T, lan *testlan.Standard) {
 	}
 }
 
+// introduce gives a host a static neighbour entry of another.
+func introduce(t *testing.T, h, other *testlan.Host, a netip.Addr) {
+	t.Helper()
+	mac, err := other.MAC(testlan.Port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	static := func(index int) *netlink.Neigh {
+		return &netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac}
+	}
+	index := 0
+	err = h.NetNS(func() error {
+		link, err := netlink.LinkByName(testlan.Port)
+		if err != nil {
+			return err
+		}
+		index = link.Attrs().Index
+		return netlink.NeighSet(static(index))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.NetNS(func() error { return netlink.NeighDel(static(index)) }) })
+}
+
 // counters leaves out what packets change.
 func counters(ruleset string) string {
 	var out []string
@@ -339,14 +374,16 @@ func (r *rig) flushed(t *testing.T, lan *testlan.Standard) {
 	}
 	start := time.Now()
 	r.run("nft", "flush", "ruleset")
-	for stream.Receive() {
-		if d := stream.Msg().GetDrift(); d != nil {
-			t.Logf("repaired and told %s after the flush began: %s", time.Since(start), d.GetDetail())
-			if !d.GetRepaired() || !strings.Contains(d.GetDetail(), "nft") {
-				t.Errorf("drift %v", d)
-			}
-			break
-		}
+	var d *wirev1.Drift
+	for d == nil && stream.Receive() {
+		d = stream.Msg().GetDrift()
+	}
+	if d == nil {
+		t.Fatal("the watch ended without a word of the flush:", stream.Err())
+	}
+	t.Logf("repaired and told %s after the flush began: %s", time.Since(start), d.GetDetail())
+	if !d.GetRepaired() || !strings.Contains(d.GetDetail(), "nft") {
+		t.Errorf("drift %v", d)
 	}
 	r.reaches(lan.Bob, false, testlan.AliceIPv4, testlan.WebIPv4)
 }
@@ -545,6 +582,73 @@ func tracked(host *testlan.Host, address string) error {
 		}
 		return nil
 	})
+}
+
+// TestBreakGlassWithAFaultyConfiguration: a device with paths of its own lives, and
+// its configuration file has become faulty.
+func TestBreakGlassWithAFaultyConfiguration(t *testing.T) {
+	needRoot(t)
+	lan, err := testlan.New(t.Context(), testlan.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lan.Close() })
+	host, err := lan.AddHost(t.Context(), "gate", testlan.HostOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Mkdir("/run/elsewhere", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const paths = "state_dir: /var/lib/elsewhere\nsocket: /run/elsewhere/enforcer.sock\n"
+	r := newRigAt(t, host, paths, "/run/elsewhere/enforcer.sock")
+	r.order(&wirev1.Change{Change: &wirev1.Change_Put{Put: benchQuarantine(1)}})
+	elements := func(want bool) {
+		t.Helper()
+		out, err := host.Run(t.Context(), "nft", "list", "ruleset")
+		if err != nil || strings.Contains(out, "02:00:00:00:00:01") != want {
+			t.Errorf("in force: %t, want %t (%v)\n%s", !want, want, err, out)
+		}
+	}
+	write := func(content string) {
+		t.Helper()
+		if err := host.WriteFile("/etc/cordon/enforcer.yaml", []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	elements(true)
+	// Nothing says where the device is: it puts all back, and that is said.
+	write("rubbish\n")
+	if out, err := host.Run(t.Context(), program, "release-all", "--reason", "test"); err == nil {
+		t.Errorf("said that it is lifted: %s", out)
+	}
+	elements(true)
+	// The faulty file still says it; the device hangs.
+	write(paths + "nonsense: [\n")
+	if err := r.process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	r.run(program, "release-all", "--reason", "test")
+	if err := r.process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if !host.Exists("/var/lib/elsewhere/break-glass") || !host.Exists("/run/elsewhere/break-glass") {
+		t.Error("the order does not stand in both directories")
+	}
+	write(paths)
+	r.eventually("the device follows", func() error {
+		if !strings.Contains(r.run(program, "status"), "BREAK GLASS") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	elements(false)
+	r.run(program, "resume")
+	elements(true)
+	// The command line says it.
+	write("rubbish\n")
+	r.run(program, "release-all", "--reason", "test", "--state-dir", "/var/lib/elsewhere", "--socket", "/run/elsewhere/enforcer.sock")
+	elements(false)
 }
 
 func TestCommandLine(t *testing.T) {

@@ -43,17 +43,38 @@ func who() string {
 }
 
 type releaseCommand struct {
-	Reason string `help:"Why, for whoever reads the log." required:""`
+	Reason   string `help:"Why, for whoever reads the log." required:""`
+	StateDir string `help:"The device's state_dir, when the configuration file cannot be read."`
+	Socket   string `help:"The device's socket, when the configuration file cannot be read."`
+}
+
+// config is what the file says, however faulty it is otherwise, under what the
+// command line says.
+func (r *releaseCommand) config(c *cli) Config {
+	cfg, err := c.load()
+	if err != nil {
+		cfg = defaults()
+		if content, readErr := os.ReadFile(c.Config); readErr == nil {
+			cfg = salvage(content)
+		}
+		fmt.Fprintln(os.Stderr, "cordon-enforcer: the configuration is faulty:", err)
+	}
+	if r.StateDir != "" {
+		cfg.StateDir = r.StateDir
+	}
+	if r.Socket != "" {
+		cfg.Socket = r.Socket
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "cordon-enforcer: going on with state_dir %s and socket %s\n", cfg.StateDir, cfg.Socket)
+	}
+	return cfg
 }
 
 // Run lifts every quarantine. It needs neither the device's process nor its
 // desired set nor the mitigator; a faulty configuration file does not stop it.
 func (r *releaseCommand) Run(c *cli) error {
-	cfg, err := c.load()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cordon-enforcer: the configuration is faulty, default paths are used:", err)
-		cfg = defaults()
-	}
+	cfg := r.config(c)
 	done, err := r.ask(cfg)
 	if done {
 		return err
@@ -83,21 +104,21 @@ func (r *releaseCommand) direct(cfg Config) error {
 	marker := breakglass.Marker{StateDir: cfg.StateDir, RunDir: filepath.Dir(cfg.Socket)}
 	order := breakglass.Order{Since: time.Now().UTC(), Actor: who(), Reason: r.Reason}
 	markErr := marker.Set(order)
-	m, err := nft.New(nft.Options{Log: slog.Default()})
-	if err == nil {
-		err = m.Clear()
-		_ = m.Close()
-	}
+	err := lift()
 	detail := ""
 	if markErr != nil {
 		detail = markErr.Error()
 	}
 	logErr := marker.Log("release-all directly", order, time.Now(), detail)
+	if errors.Is(err, errPutBack) {
+		return fmt.Errorf("%w; its state_dir is not %s: name it with --state-dir and --socket, or stop it ('systemctl stop cordon-enforcer') and repeat this",
+			err, cfg.StateDir)
+	}
 	if err != nil {
 		return fmt.Errorf("quarantines may still be in force ('nft delete table inet cordon' and 'nft delete table bridge cordon' lift them): %w",
 			errors.Join(err, markErr))
 	}
-	fmt.Println("every quarantine is lifted, and that was read back")
+	fmt.Println("every quarantine is lifted, and that was read back twice")
 	if markErr != nil {
 		fmt.Fprintln(os.Stderr, "cordon-enforcer: warning: it may not survive a restart of the device:", markErr)
 	}
@@ -105,6 +126,30 @@ func (r *releaseCommand) direct(cfg Config) error {
 		fmt.Fprintln(os.Stderr, "cordon-enforcer: warning: it could not be logged:", logErr)
 	}
 	return nil
+}
+
+// putBackWithin is how long a device that lives may take to put quarantines in
+// force again, if it does not know of the order.
+const putBackWithin = 2 * time.Second
+
+var errPutBack = errors.New("quarantines were lifted, and a device that lives put them in force again")
+
+// lift takes the tables away, and looks twice.
+func lift() (err error) {
+	m, err := nft.New(nft.Options{Log: slog.Default()})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	if err := m.Clear(); err != nil {
+		return err
+	}
+	time.Sleep(putBackWithin)
+	n, err := m.Count()
+	if err == nil && n > 0 {
+		return errPutBack
+	}
+	return err
 }
 
 type resumeCommand struct{}

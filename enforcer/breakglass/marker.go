@@ -29,8 +29,9 @@ type Order struct {
 	Reason string    `json:"reason"`
 }
 
-// Marker is the marker's places. The state directory's survives a reboot; the
-// run directory's is for when the state directory cannot be written.
+// Marker is the marker's places, and it is set in each that can be written. The
+// state directory's survives a reboot; the run directory's is for when the state
+// directory cannot be written, or is not the one that a running device reads.
 type Marker struct {
 	StateDir string
 	RunDir   string
@@ -68,13 +69,17 @@ var ErrNotDurable = errors.New("the order will not survive a reboot, because the
 // reboot; with another error it could be written nowhere.
 func (m Marker) Set(o Order) error {
 	err := write(m.StateDir, o)
-	if err == nil {
+	if m.RunDir == "" {
+		if err != nil {
+			return fmt.Errorf("write the break-glass marker: %w", err)
+		}
 		return nil
 	}
-	if m.RunDir == "" {
-		return fmt.Errorf("write the break-glass marker: %w", err)
-	}
-	if runErr := write(m.RunDir, o); runErr != nil {
+	runErr := write(m.RunDir, o)
+	switch {
+	case err == nil:
+		return nil
+	case runErr != nil:
 		return fmt.Errorf("write the break-glass marker: %w", errors.Join(err, runErr))
 	}
 	return fmt.Errorf("%w: %w", ErrNotDurable, err)

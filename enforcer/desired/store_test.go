@@ -226,7 +226,7 @@ func TestLargeOrder(t *testing.T) {
 	dir := t.TempDir()
 	s := filled(t, dir)
 	ops := []Operation{SetRevision(Revision{2, 1}), Remove("q1")}
-	for i := range 3 * maxRecord / MaxReason {
+	for i := range maxRecord * 5 / 4 / MaxReason {
 		ops = append(ops, Put(&Quarantine{ID: fmt.Sprintf("large%d", i), MACs: []guard.MAC{{2, 1, byte(i >> 16), byte(i >> 8), byte(i)}},
 			Access: AccessNone, Accepted: 1, Reason: fmt.Sprintf("%d%s", i, strings.Repeat("x", MaxReason-8))}))
 	}
