@@ -134,7 +134,7 @@ func running(t testing.TB, text string) []procfs.Process {
 	}
 	var found []procfs.Process
 	for _, p := range table {
-		if p.State != "Z" && p.PID != os.Getpid() && strings.Contains(strings.Join(append(p.Args, p.Exe), " "), text) {
+		if !p.Dead() && p.PID != os.Getpid() && strings.Contains(strings.Join(append(p.Args, p.Exe), " "), text) {
 			found = append(found, p)
 		}
 	}

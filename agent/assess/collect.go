@@ -51,6 +51,13 @@ func (c *Collector) Look(flows []Flow, known Known) (Facts, Evidence, error) {
 	if f.Holders, err = c.holders(f); err != nil {
 		return f, Evidence{}, err
 	}
+	// What ended without an event is past all the same.
+	for pid, p := range live {
+		if now, ok := f.Live[pid]; !p.Kernel && (!ok || now.Start != p.Start) {
+			f.Ended = append(f.Ended, p)
+		}
+	}
+	f.Scripts = c.scripts(f.Live)
 	f.Protected = make(map[int]string)
 	for pid, p := range f.Live {
 		if err := c.Guard.Process(p.Process); err != nil {
@@ -82,15 +89,14 @@ func (c *Collector) table(known map[int]observe.Process) (map[int]observe.Proces
 	live := make(map[int]observe.Process, len(pids))
 	for _, pid := range pids {
 		p, err := c.Proc.Stat(pid)
-		if err != nil || p.State == "Z" || p.State == "X" {
+		if err != nil || p.Dead() {
 			continue
 		}
 		old, ok := known[pid]
 		if ok && old.Start != p.Start {
 			old = observe.Process{}
 		}
-		file, names := c.Proc.Exe(pid)
-		if old.Exe != "" && old.ExeFile == file && names > 0 && !old.ExeDeleted && interpreter(old.Exe) == "" {
+		if old.Exe != "" && interpreter(old.Exe) == "" && c.Proc.Settled(old.Process) {
 			p = refreshed(old.Process, p)
 		} else if !p.Kernel {
 			c.Proc.Detail(&p)
@@ -102,7 +108,7 @@ func (c *Collector) table(known map[int]observe.Process) (map[int]observe.Proces
 
 // refreshed puts what proc_pid_stat(5) says now into what was known.
 func refreshed(old, now procfs.Process) procfs.Process {
-	old.PPID, old.PGID, old.SID, old.State, old.Comm = now.PPID, now.PGID, now.SID, now.State, now.Comm
+	old.PPID, old.PGID, old.SID, old.State, old.Threads, old.Comm = now.PPID, now.PGID, now.SID, now.State, now.Threads, now.Comm
 	return old
 }
 
@@ -206,6 +212,38 @@ func (c *Collector) Sockets(flows []Flow) ([]sockdiag.Socket, error) {
 	}), nil
 }
 
+// scripts looks up the scripts of interpreters as those see them.
+func (c *Collector) scripts(live map[int]observe.Process) map[int]procfs.FileID {
+	found := make(map[int]procfs.FileID)
+	for pid, p := range live {
+		in, ok := inputOf(p.Process)
+		if !ok || in.path == "" || in.gone {
+			continue
+		}
+		fd, err := openIn(c.Proc.File(pid, "root"), in.path)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil {
+			found[pid] = procfs.FileID{Dev: uint64(st.Dev), Ino: st.Ino}
+		}
+		_ = unix.Close(fd)
+	}
+	return found
+}
+
+// openIn opens a path below a root directory, whose symbolic links lead
+// nowhere else, without reading from it.
+func openIn(root, path string) (int, error) {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(dir)
+	return unix.Openat2(dir, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+}
+
 func (c *Collector) trait(path string) Trait {
 	var t Trait
 	var st syscall.Stat_t
@@ -236,12 +274,7 @@ func (c *Collector) Trusted(p procfs.Process) bool { return trusted(p, c.trait(p
 // resolve follows the symbolic links of a path on the host; "" when it leads to
 // nothing.
 func (c *Collector) resolve(path string) string {
-	root, err := unix.Open(c.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(root)
-	fd, err := unix.Openat2(root, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := openIn(c.Root, path)
 	if err != nil {
 		return ""
 	}
@@ -301,11 +334,7 @@ func starts(e Evidence, entry persistence.Entry) (why, wrapper string, ok bool) 
 // Executable returns the open executable of a process, also of a deleted one. The
 // caller closes it.
 func (c *Collector) Executable(pid int) (*os.File, error) {
-	f, err := os.OpenFile(c.Proc.File(pid, "exe"), os.O_RDONLY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open the executable of pid %d: %w", pid, err)
-	}
-	return f, nil
+	return c.Proc.OpenExe(pid)
 }
 
 // ParseFlow makes a flow from a remote side alone, for a look by hand.

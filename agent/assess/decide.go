@@ -89,7 +89,9 @@ func newDecision(f Facts) *decision {
 		if !k.File.IsZero() {
 			d.inodes[k.File] = true
 		}
-		d.paths[k.Path] = true
+		if !k.Elsewhere {
+			d.paths[k.Path] = true
+		}
 	}
 	return d
 }
@@ -136,13 +138,13 @@ func (d *decision) protected(p observe.Process, ended bool) string {
 
 // isKnown reports whether a process runs a file of the threat.
 func (d *decision) isKnown(p procfs.Process) bool {
-	runs := !p.ExeFile.IsZero() && d.inodes[p.ExeFile] || d.paths[p.Exe]
+	runs := !p.ExeFile.IsZero() && d.inodes[p.ExeFile] || !p.ExeElsewhere && d.paths[p.Exe]
 	// Of a package's own file only the input can be evidence.
 	if runs && !d.trusted(p) {
 		return true
 	}
 	in, ok := d.input(p)
-	return ok && in.path != "" && d.paths[in.path]
+	return ok && in.path != "" && !in.elsewhere && d.paths[in.path]
 }
 
 // input is what an interpreter runs, by the name to which symbolic links lead.
@@ -150,6 +152,9 @@ func (d *decision) input(p procfs.Process) (input, bool) {
 	in, ok := inputOf(p)
 	if target := d.trait(in.path).Target; target != "" {
 		in.path = target
+	}
+	if theirs, ok := d.f.Scripts[p.PID]; ok && d.f.Live[p.PID].Start == p.Start && !in.gone {
+		in.elsewhere = theirs != d.trait(in.path).File
 	}
 	return in, ok
 }
@@ -223,37 +228,55 @@ func (d *decision) add(p observe.Process, ended bool, why string) bool {
 	}
 	d.tree[p.ID] = &Suspect{Process: p.Process, Why: why, Ended: ended}
 	d.queue = append(d.queue, p.ID)
-	if m := markExe(p.Process, d.trait(p.Exe)); m.points >= suspicion || d.paths[p.Exe] && !d.trusted(p.Process) {
-		d.addFile(p.Process, p.Exe, p.ExeFile, p.ExeDeleted, ended, m.why)
-	}
+	d.addExe(p, ended)
 	if in, ok := d.input(p.Process); ok && in.path != "" {
-		if m := markInput(in, d.trait(in.path)); m.points >= suspicion {
-			t := d.trait(in.path)
-			d.addFile(p.Process, in.path, t.File, !t.There, true, m.why)
+		t := d.trait(in.path)
+		if m := markInput(in, t); m.points >= suspicion {
+			f := SuspectFile{Path: in.path, File: t.File, Why: m.why, Deleted: !t.There || in.elsewhere, Elsewhere: in.elsewhere}
+			if in.elsewhere {
+				f.File = d.f.Scripts[p.PID]
+			}
+			d.addFile(f)
 		}
 	}
 	return true
 }
 
-func (d *decision) addFile(p procfs.Process, path string, file procfs.FileID, deleted, ended bool, why string) {
-	if !file.IsZero() {
-		d.inodes[file] = true
+// addExe puts what a process of the tree runs into the evidence, unless it is
+// a package's, and what has its name now.
+func (d *decision) addExe(p observe.Process, ended bool) {
+	t := d.trait(p.Exe)
+	m := markExe(p.Process, t)
+	if m.points < suspicion && (!d.isKnown(p.Process) || interpreter(p.Exe) != "" || d.trusted(p.Process)) {
+		return
 	}
-	d.paths[path] = true
-	if why == "" {
-		why = "it is evidence already"
+	f := SuspectFile{Path: p.Exe, File: p.ExeFile, Why: m.why, Deleted: p.ExeDeleted || p.ExeElsewhere, Elsewhere: p.ExeElsewhere}
+	if f.Deleted && !ended {
+		f.PID = p.PID
+	}
+	d.addFile(f)
+	if now := markFile(p.Exe, t); replaced(p.Process, t) && now.points >= suspicion {
+		d.addFile(SuspectFile{Path: p.Exe, File: t.File, Why: "it took the place of what runs, and " + now.why})
+	}
+}
+
+func (d *decision) addFile(f SuspectFile) {
+	if !f.File.IsZero() {
+		d.inodes[f.File] = true
+	}
+	if !f.Elsewhere {
+		d.paths[f.Path] = true
+	}
+	if f.Why == "" {
+		f.Why = "it is evidence already"
 	}
 	for i, old := range d.files {
-		if old.Path == path && old.File == file {
-			if deleted && d.files[i].PID == 0 && !ended {
-				d.files[i].PID = p.PID
+		if old.Path == f.Path && old.File == f.File {
+			if old.PID == 0 {
+				d.files[i].PID = f.PID
 			}
 			return
 		}
-	}
-	f := SuspectFile{Path: path, File: file, Why: why, Deleted: deleted}
-	if deleted && !ended {
-		f.PID = p.PID
 	}
 	d.files = append(d.files, f)
 }
@@ -364,7 +387,9 @@ func (d *decision) evidence() Evidence {
 	// What an earlier look knew and nothing runs now is evidence still.
 	for _, k := range d.f.Known.Files {
 		if !slices.ContainsFunc(e.Files, func(f SuspectFile) bool { return f.Path == k.Path }) {
-			e.Files = append(e.Files, SuspectFile{Path: k.Path, File: k.File, Why: "it is evidence already", Deleted: !d.trait(k.Path).There})
+			e.Files = append(e.Files, SuspectFile{
+				Path: k.Path, File: k.File, Why: "it is evidence already", Deleted: k.Elsewhere || !d.trait(k.Path).There, Elsewhere: k.Elsewhere,
+			})
 		}
 	}
 	if len(e.Reasons) == 0 {

@@ -39,9 +39,12 @@ type SuspectFile struct {
 	Path string        `json:"path"`
 	File procfs.FileID `json:"file,omitzero"`
 	Why  string        `json:"why"`
-	// Deleted is true when no name leads to it; PID runs it then.
+	// Deleted is true when the name does not lead to it; PID runs it then.
 	Deleted bool `json:"deleted,omitempty"`
 	PID     int  `json:"pid,omitempty"`
+	// Elsewhere is true when it lies where the agent cannot see it, as on a
+	// mount of another namespace: the path is that namespace's.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 	// Taken is true once the file was removed with its last name: its inode
 	// number may be given to another file from then on.
 	Taken bool `json:"taken,omitempty"`
@@ -68,7 +71,7 @@ func (e Evidence) Live() []procfs.Process {
 func (e Evidence) Known() Known {
 	var k Known
 	for _, f := range e.Files {
-		known := KnownFile{f.Path, f.File}
+		known := KnownFile{f.Path, f.File, f.Elsewhere}
 		if f.Taken {
 			known.File = procfs.FileID{}
 		}
@@ -80,11 +83,13 @@ func (e Evidence) Known() Known {
 	return k
 }
 
-// Paths lists the files' paths.
+// Paths lists the files' paths on this host.
 func (e Evidence) Paths() []string {
 	paths := make([]string, 0, len(e.Files))
 	for _, f := range e.Files {
-		paths = append(paths, f.Path)
+		if !f.Elsewhere {
+			paths = append(paths, f.Path)
+		}
 	}
 	return paths
 }

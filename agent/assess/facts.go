@@ -53,6 +53,8 @@ type Known struct {
 type KnownFile struct {
 	Path string        `json:"path"`
 	File procfs.FileID `json:"file,omitzero"`
+	// Elsewhere is true when the path is none of this host's.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 }
 
 // Facts are all that Decide looks at.
@@ -63,6 +65,9 @@ type Facts struct {
 	// Live is the process table by pid, Ended those that ended, in order.
 	Live  map[int]observe.Process `json:"live"`
 	Ended []observe.Process       `json:"ended,omitempty"`
+	// Scripts are the files that the script paths of live interpreters lead to
+	// in their own root directory, which need not be the host's.
+	Scripts map[int]procfs.FileID `json:"scripts,omitempty"`
 	// Traits is by path.
 	Traits map[string]Trait `json:"traits"`
 	// Protected says of each live process that the guard keeps why it does.

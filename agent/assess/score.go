@@ -98,30 +98,45 @@ func hidden(name string) bool {
 }
 
 // trusted reports whether a process runs a package's own file: the path is the
-// package's, and leads to what the process runs.
+// package's, and leads to what the process runs, or led to it until an upgrade.
 func trusted(p procfs.Process, t Trait) bool {
-	return !p.ExeDeleted && fromPackage(t) && t.File == p.ExeFile
+	switch {
+	case p.ExeElsewhere || p.Memfd:
+		return false
+	case p.ExeDeleted:
+		return p.ExeRoots && t.Standing.Replaced(p.ExeChanged)
+	}
+	return (t.Standing.State == packages.Unchanged || t.Standing.State == packages.Unverified) && t.File == p.ExeFile
 }
 
-// fromPackage reports whether a path leads to what its package brought, as far
-// as that can be told.
-func fromPackage(t Trait) bool {
-	return t.Standing.State == packages.Unchanged || t.Standing.State == packages.Unverified
+// replaced reports whether another file has the name by which the executable of
+// a process was started.
+func replaced(p procfs.Process, t Trait) bool {
+	return p.ExeDeleted && !p.Memfd && t.There && t.File != p.ExeFile
 }
 
 // markExe scores a process by its executable.
 func markExe(p procfs.Process, t Trait) mark {
 	switch {
-	case p.Kernel || p.Exe == "":
+	case p.Kernel || p.Exe == "" || trusted(p, t):
 		return mark{}
 	case p.Memfd:
 		return mark{points: pointsNameless, why: fmt.Sprintf("the executable of pid %d never had a name (%s)", p.PID, path.Base(p.Exe))}
-	case p.ExeDeleted && t.Standing.State == packages.Unpackaged:
-		return mark{points: pointsDeleted, why: fmt.Sprintf("the executable %s comes from no package and was deleted while it runs", p.Exe)}
+	case replaced(p, t):
+		// A program that was installed anew runs on as it was.
+		return markFile(p.Exe, strange(t))
 	case p.ExeDeleted:
-		return mark{} // A package was upgraded under a running program.
+		return mark{points: pointsDeleted, why: fmt.Sprintf("the executable %s was deleted while it runs, and no package's upgrade explains it", p.Exe)}
+	case p.ExeElsewhere || !t.There || t.File != p.ExeFile:
+		return markFile(p.Exe, strange(t))
 	}
 	return markFile(p.Exe, t)
+}
+
+// strange is the trait of a file that is not the one at its path here: what a
+// package brought there says nothing about it.
+func strange(t Trait) Trait {
+	return Trait{Memory: t.Memory, Standing: packages.Standing{State: packages.Unpackaged}}
 }
 
 // markInput scores a process by the script or text that its interpreter runs.
@@ -143,6 +158,8 @@ func markScript(in input, t Trait) mark {
 	switch {
 	case in.path == "":
 		return mark{}
+	case in.elsewhere:
+		return markFile(in.path, strange(t))
 	case t.There:
 		return markFile(in.path, t)
 	case t.Standing.State != packages.Unpackaged:

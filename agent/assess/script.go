@@ -16,6 +16,9 @@ type input struct {
 	// gone is true when the interpreter still holds the script open and its
 	// name was removed.
 	gone bool
+	// elsewhere is true when the path leads to another file in the process's
+	// own root directory than on the host.
+	elsewhere bool
 }
 
 // inputOf reads what an interpreter runs from its command line and

@@ -28,6 +28,16 @@ func (t *Tree) freezeCgroups() {
 		done[group] = true
 		if dir := filepath.Join(mount, group); t.fills(dir) && freeze(dir) {
 			t.frozen = append(t.frozen, dir)
+			t.mark(group)
+		}
+	}
+}
+
+// mark notes the members that lie in a frozen cgroup or below it.
+func (t *Tree) mark(group string) {
+	for _, m := range t.members {
+		if m.process.Cgroup == group || strings.HasPrefix(m.process.Cgroup, strings.TrimSuffix(group, "/")+"/") {
+			m.inFrozen = true
 		}
 	}
 }

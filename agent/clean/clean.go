@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"time"
 
@@ -106,6 +105,8 @@ type run struct {
 	record  journal.Record
 	actions []*wirev1.Action
 	back    []string
+	// trouble is what went wrong beside the actions, in words.
+	trouble []string
 }
 
 func (r *run) do(ctx context.Context) (Result, error) {
@@ -169,7 +170,7 @@ func (r *run) merge(e assess.Evidence) {
 		}
 	}
 	for _, f := range e.Files {
-		if !slices.ContainsFunc(have.Files, func(h assess.SuspectFile) bool { return h.Path == f.Path }) {
+		if !slices.ContainsFunc(have.Files, func(h assess.SuspectFile) bool { return h.Path == f.Path && h.File == f.File }) {
 			have.Files = append(have.Files, f)
 		}
 	}
@@ -201,18 +202,16 @@ func (r *run) round(ctx context.Context, e assess.Evidence) error {
 	// Freeze returns the tree with its error too: what it holds must be let go of.
 	defer func() { tree.Close() }()
 	stopped := r.o.Now().UTC()
-	executables := r.openNameless(e)
-	defer func() {
-		for _, f := range executables {
-			_ = f.Close()
-		}
-	}()
 	if r.record.Stopped.IsZero() && len(e.Live()) > 0 {
 		r.record.Stopped = stopped
 	}
 	r.mergeTree(tree)
 	saved := r.save()
 	r.destroySockets(tree)
+	if saved == nil {
+		// They vanish with the last process that runs them.
+		r.keepNameless(tree)
+	}
 	for _, o := range tree.Kill() {
 		r.act("stop", ProcessObject(o.Process.ID), o.Err, "")
 	}
@@ -228,7 +227,7 @@ func (r *run) round(ctx context.Context, e assess.Evidence) error {
 		return err
 	}
 	r.disable(ctx)
-	r.vaultFiles(executables)
+	r.vaultFiles()
 	return r.save()
 }
 
@@ -250,21 +249,6 @@ func inodes(e assess.Evidence) map[procfs.FileID]bool {
 		}
 	}
 	return set
-}
-
-// openNameless holds the executables that no name leads to: they vanish with
-// the last process that runs them.
-func (r *run) openNameless(e assess.Evidence) map[string]*os.File {
-	open := make(map[string]*os.File)
-	for _, f := range e.Files {
-		if !f.Deleted || f.PID == 0 {
-			continue
-		}
-		if file, err := r.o.Collector.Executable(f.PID); err == nil {
-			open[f.Path] = file
-		}
-	}
-	return open
 }
 
 // act notes an action. A repeated one replaces what was noted before, unless

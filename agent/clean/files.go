@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -74,27 +74,23 @@ func gone(err error) error {
 	return err
 }
 
-// vaultFiles moves the files of the evidence into the vault.
-func (r *run) vaultFiles(nameless map[string]*os.File) {
+// vaultFiles moves the files of the evidence into the vault. A path that leads
+// to another file than the one in evidence is left alone.
+func (r *run) vaultFiles() {
 	files := r.record.Evidence.Files
 	for n, f := range files {
-		if open, ok := nameless[f.Path]; ok {
-			item, _, err := r.o.Vault.Keep(vault.Request{Task: r.task, Path: f.Path, Reason: f.Why}, open)
-			r.act("vault", FileObject(f.Path), err, item.ID)
-			if !r.there(f.Path) {
-				continue
-			}
-		} else if f.Deleted && !r.there(f.Path) {
+		if f.Taken || f.Elsewhere || strings.HasPrefix(f.Path, "/memfd:") {
 			continue
 		}
-		if strings.HasPrefix(f.Path, "/memfd:") {
+		now, err := r.inode(f.Path)
+		if err == nil && !f.File.IsZero() && now != f.File || err != nil && f.Deleted {
 			continue
 		}
 		if err := r.o.Guard.File(f.Path); err != nil {
 			r.act("vault", FileObject(f.Path), err, "")
 			continue
 		}
-		item, _, err := r.o.Vault.TakeFile(vault.Request{Task: r.task, Path: f.Path, Reason: f.Why})
+		item, _, err := r.o.Vault.TakeFile(vault.Request{Task: r.task, Path: f.Path, Reason: f.Why, Dev: f.File.Dev, Ino: f.File.Ino})
 		files[n].Taken = err == nil && item.Names == 1
 		if err = gone(err); err == nil && item.Names > 1 {
 			err = fmt.Errorf("%s is in the vault, but %d other name(s) lead to the same file", f.Path, item.Names-1)
@@ -105,17 +101,34 @@ func (r *run) vaultFiles(nameless map[string]*os.File) {
 	}
 }
 
-func (r *run) there(path string) bool {
-	_, ok := r.inode(path)
-	return ok
+// inode returns what a path leads to; fs.ErrNotExist when nothing is there.
+func (r *run) inode(path string) (procfs.FileID, error) {
+	var st syscall.Stat_t
+	if err := syscall.Lstat(filepath.Join(r.o.Collector.Root, path), &st); err != nil {
+		return procfs.FileID{}, err
+	}
+	return procfs.FileID{Dev: uint64(st.Dev), Ino: st.Ino}, nil
 }
 
-func (r *run) inode(path string) (procfs.FileID, bool) {
-	var st syscall.Stat_t
-	if syscall.Lstat(filepath.Join(r.o.Collector.Root, path), &st) != nil {
-		return procfs.FileID{}, false
+// remains says what of a file of the evidence is still there, "" when nothing.
+// Only what was seen on this host can be seen to be gone.
+func (r *run) remains(f assess.SuspectFile) string {
+	if strings.HasPrefix(f.Path, "/memfd:") {
+		return ""
 	}
-	return procfs.FileID{Dev: uint64(st.Dev), Ino: st.Ino}, true
+	if f.Elsewhere {
+		return f.Path + " lies where the agent does not see it, on a mount of another namespace; what ran of it was stopped"
+	}
+	now, err := r.inode(f.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ""
+	case err != nil:
+		return fmt.Sprintf("whether %s is gone cannot be told: %v", f.Path, err)
+	case f.File.IsZero() || now == f.File:
+		return f.Path + " is still there"
+	}
+	return "another file is at " + f.Path + " now"
 }
 
 // left assesses once more and says what of the threat is still there.
@@ -143,10 +156,11 @@ func (r *run) left(ctx context.Context) ([]string, error) {
 		}
 	}
 	for _, f := range r.record.Evidence.Files {
-		if r.there(f.Path) {
-			left = append(left, f.Path+" is still there")
+		if text := r.remains(f); text != "" && !slices.Contains(left, text) {
+			left = append(left, text)
 		}
 	}
+	left = append(left, r.trouble...)
 	return append(left, r.failed()...), nil
 }
 

@@ -47,7 +47,10 @@ type member struct {
 	process procfs.Process
 	fd      int
 	gone    bool
-	err     error
+	// inFrozen is true when it lies in a cgroup that is frozen: its state says
+	// nothing then.
+	inFrozen bool
+	err      error
 }
 
 // Outcome is what became of one process.
@@ -114,7 +117,7 @@ func (t *Tree) hold(p procfs.Process) {
 	// The descriptor names one process for good; whether it is the right one
 	// is known now.
 	now, err := t.s.Proc.Stat(p.PID)
-	if err != nil || now.Start != p.Start || now.State == "Z" || now.State == "X" {
+	if err != nil || now.Start != p.Start || now.Dead() {
 		_ = unix.Close(fd)
 		m.gone = true
 		return
@@ -157,9 +160,9 @@ func (t *Tree) look() (moving, added bool, err error) {
 			continue
 		}
 		switch p, ok := table[m.process.PID]; {
-		case !ok || p.Start != m.process.Start || p.State == "Z" || p.State == "X":
+		case !ok || p.Start != m.process.Start || p.Dead():
 			m.gone = true
-		case (p.State == "R" || p.State == "S") && len(t.frozen) == 0:
+		case !m.inFrozen && t.s.Proc.Moves(p):
 			// One that waits in the kernel (D) stops before it runs on. It may
 			// wait for a stopped child to come out of vfork(2), for ever.
 			moving = true
@@ -171,7 +174,7 @@ func (t *Tree) look() (moving, added bool, err error) {
 // owns reports whether a process belongs to the tree by its parent, its session
 // or its executable, and reads the details of one that does.
 func (t *Tree) owns(p *procfs.Process, table map[int]procfs.Process) bool {
-	if p.Kernel || p.PID <= 1 || p.State == "Z" || p.State == "X" {
+	if p.Kernel || p.PID <= 1 || p.Dead() {
 		return false
 	}
 	if parent, ok := table[p.PPID]; ok && t.stopping(parent.ID) {
@@ -185,7 +188,7 @@ func (t *Tree) owns(p *procfs.Process, table map[int]procfs.Process) bool {
 	if t.seen[p.ID] {
 		return false // Its executable was looked at before.
 	}
-	file, _ := t.s.Proc.Exe(p.PID)
+	file := t.s.Proc.Exe(p.PID)
 	if file.IsZero() || !t.inodes[file] {
 		return false
 	}

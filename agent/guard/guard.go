@@ -109,28 +109,23 @@ func lineage(proc procfs.FS, pid int) map[procfs.ID]bool {
 	return line
 }
 
+// essential reports whether a process runs a program that the host cannot do
+// without, as its package brought it. The path alone says nothing: another file
+// may be mounted over it.
 func (g *Guard) essential(p procfs.Process) (string, bool) {
 	exe := p.Exe
-	if exe == "" || p.ExeDeleted && p.Memfd {
+	if exe == "" || p.Memfd || p.ExeElsewhere {
 		return "", false
 	}
 	if !slices.Contains(essential, exe) && !strings.HasPrefix(exe, "/usr/lib/systemd/") && !strings.HasPrefix(exe, "/lib/systemd/") {
 		return "", false
 	}
+	s, err := g.o.Packages.Check(exe)
 	if p.ExeDeleted {
-		// An upgrade replaced the file; the path is still the package's.
-		return exe, g.state(exe) != packages.Unpackaged
+		// An upgrade replaced the file under the running program.
+		return exe, err == nil && p.ExeRoots && s.Replaced(p.ExeChanged)
 	}
-	state := g.state(exe)
-	return exe, state != packages.Changed && state != packages.Unpackaged
-}
-
-func (g *Guard) state(file string) packages.State {
-	s, err := g.o.Packages.Check(file)
-	if err != nil {
-		return packages.Unverified
-	}
-	return s.State
+	return exe, err != nil || s.State != packages.Changed && s.State != packages.Unpackaged
 }
 
 func (g *Guard) listed(unit string) bool {

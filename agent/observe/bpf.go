@@ -164,7 +164,9 @@ func (s *bpfSource) take(h *History, b []byte) {
 		h.Fork(id, eventID(b, 16, 24))
 	case k == kindExec && len(b) >= execSize:
 		h.Exec(s.executed(id, b[16:execSize]))
-	case k == kindExit:
+	case k == kindExit && !s.o.Proc.Outlived(id):
+		// Other threads may outlive the first; the next look at the table sees
+		// their end.
 		h.Exit(id)
 	case k == kindSocket && len(b) >= socketSize:
 		takeSocket(h, id, b)

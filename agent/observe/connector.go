@@ -99,7 +99,7 @@ func (s *connectorSource) take(h *History, e netlink.ProcEvent) {
 			h.Exec(p)
 		}
 	case *netlink.ExitProcEvent:
-		if m.ProcessPid == m.ProcessTgid {
+		if m.ProcessPid == m.ProcessTgid && !s.o.Proc.Outlived(procfs.ID{PID: int(m.ProcessTgid)}) {
 			h.Exit(procfs.ID{PID: int(m.ProcessTgid)})
 		}
 	}

@@ -43,12 +43,11 @@ type History struct {
 	keep time.Duration
 	now  func() time.Time
 
-	mu        sync.Mutex
-	live      map[int]*Process
-	ended     []*Process // in the order of their ends
-	open      map[uint64]*Connection
-	closed    []*Connection
-	overflows int
+	mu     sync.Mutex
+	live   map[int]*Process
+	ended  []*Process // in the order of their ends
+	open   map[uint64]*Connection
+	closed []*Connection
 }
 
 // NewHistory returns an empty history that forgets what ended longer ago than
@@ -134,7 +133,6 @@ func (h *History) Connect(key uint64, c Connection) {
 	old, ok := h.open[key]
 	if !ok {
 		if len(h.open) >= maxLiveConnections {
-			h.overflows++
 			return
 		}
 		if c.Opened.IsZero() {

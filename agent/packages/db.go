@@ -39,6 +39,18 @@ type Standing struct {
 	Package string `json:"package,omitempty"`
 	// Why says what the state rests on when it is not Unpackaged.
 	Why string `json:"why,omitempty"`
+	// Unpacked is when the package was unpacked last.
+	Unpacked time.Time `json:"unpacked,omitzero"`
+}
+
+// unpacking is how long dpkg may take from the first file that it replaces to
+// the list that it writes.
+const unpacking = time.Minute
+
+// Replaced reports whether an upgrade of the package explains that a file which
+// was at the path lost its name at a time.
+func (s Standing) Replaced(lost time.Time) bool {
+	return s.State != Unpackaged && !lost.IsZero() && lost.Before(s.Unpacked.Add(unpacking))
 }
 
 const (
@@ -262,6 +274,9 @@ func hasLine(path, line string) bool {
 
 func (db *DB) compare(path, listed, pkg string, st *syscall.Stat_t) (Standing, error) {
 	s := Standing{Package: pkg}
+	if list, err := os.Stat(db.info(pkg, "list")); err == nil {
+		s.Unpacked = list.ModTime()
+	}
 	switch {
 	case st.Mode&syscall.S_IFMT == syscall.S_IFLNK && !db.hasSum(listed, pkg):
 		s.State, s.Why = Unverified, "it is a symbolic link, for which packages bring no sum"

@@ -86,6 +86,9 @@ func parseStat(pid int, data []byte) (Process, error) {
 		return Process{}, fmt.Errorf("process %d: unreadable stat line: %w", pid, err)
 	}
 	p.Kernel = flags&kernelThread != 0
+	if p.Threads, err = strconv.Atoi(f[17]); err != nil {
+		return Process{}, fmt.Errorf("process %d: unreadable stat line: %w", pid, err)
+	}
 	if p.Start, err = strconv.ParseUint(f[19], 10, 64); err != nil {
 		return Process{}, fmt.Errorf("process %d: unreadable stat line: %w", pid, err)
 	}
@@ -96,22 +99,12 @@ func parseStat(pid int, data []byte) (Process, error) {
 // returned. What cannot be read stays empty: the process may be gone.
 func (fs FS) Detail(p *Process) {
 	pid := p.PID
-	if link, err := os.Readlink(fs.File(pid, "exe")); err == nil {
-		var st syscall.Stat_t
-		if syscall.Stat(fs.File(pid, "exe"), &st) == nil {
-			p.ExeFile = FileID{Dev: uint64(st.Dev), Ino: st.Ino}
-			p.ExeDeleted = st.Nlink == 0
-		}
-		if p.ExeDeleted {
-			link = strings.TrimSuffix(link, " (deleted)")
-		}
-		p.Exe = link
-		p.Memfd = p.ExeDeleted && strings.HasPrefix(link, "/memfd:")
-	}
-	p.Args = fs.args(pid)
-	p.Cwd, _ = os.Readlink(fs.File(pid, "cwd"))
-	p.Stdin, _ = os.Readlink(fs.File(pid, "fd/0"))
-	p.ScriptFD, _ = os.Readlink(fs.File(pid, "fd/255"))
+	dir := fs.thread(pid)
+	fs.executable(p, dir)
+	p.Args = args(dir)
+	p.Cwd, _ = os.Readlink(dir + "/cwd")
+	p.Stdin, _ = os.Readlink(dir + "/fd/0")
+	p.ScriptFD, _ = os.Readlink(dir + "/fd/255")
 	p.Cgroup = fs.cgroup(pid)
 	var st syscall.Stat_t
 	if syscall.Stat(fs.root()+"/"+strconv.Itoa(pid), &st) == nil {
@@ -119,18 +112,9 @@ func (fs FS) Detail(p *Process) {
 	}
 }
 
-// Exe reads only the inode of the executable and how many names lead to it;
-// zero when it cannot be read.
-func (fs FS) Exe(pid int) (file FileID, names uint64) {
-	var st syscall.Stat_t
-	if syscall.Stat(fs.File(pid, "exe"), &st) != nil {
-		return FileID{}, 0
-	}
-	return FileID{Dev: uint64(st.Dev), Ino: st.Ino}, uint64(st.Nlink)
-}
-
-func (fs FS) args(pid int) []string {
-	f, err := os.Open(fs.File(pid, "cmdline"))
+// args reads the command line.
+func args(dir string) []string {
+	f, err := os.Open(dir + "/cmdline")
 	if err != nil {
 		return nil
 	}
@@ -199,7 +183,7 @@ func (fs FS) SocketHolders(wanted map[uint64]bool) (map[uint64][]int, error) {
 }
 
 func (fs FS) sockets(pid int) map[uint64]bool {
-	dir := fs.File(pid, "fd")
+	dir := fs.thread(pid) + "/fd"
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil
