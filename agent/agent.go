@@ -66,7 +66,14 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := guard.New(guard.Options{Packages: a.packages, Proc: fs, Self: os.Getpid(), Services: o.Config.ProtectedServices, Own: own})
+	if o.Root == "/" && clean.HasSystemd() {
+		a.units = clean.Systemctl{}
+	}
+	protect := guard.Options{Packages: a.packages, Proc: fs, Self: os.Getpid(), Services: o.Config.ProtectedServices, Own: own}
+	if a.units != nil {
+		protect.MainPID = clean.Systemctl{}.MainPID
+	}
+	g, err := guard.New(protect)
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
@@ -91,9 +98,6 @@ func New(o Options) (*Agent, error) {
 		Proc: fs, Packages: a.packages, History: a.history, Guard: g, Root: o.Root, Now: time.Now,
 		Finder:   &persistence.Finder{Root: o.Root, Packages: a.packages},
 		Observer: a.source.Name(), Keep: o.Config.History,
-	}
-	if o.Root == "/" && clean.HasSystemd() {
-		a.units = clean.Systemctl{}
 	}
 	a.cleaner, err = clean.New(clean.Options{
 		Collector: a.collector, Stopper: &clean.Stopper{Proc: fs, Guard: g, Trusted: a.collector.Trusted}, Guard: g, Vault: a.vault, Journal: a.journal,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -36,6 +37,7 @@ func HasSystemd() bool {
 
 // Stop implements Units.
 func (Systemctl) Stop(ctx context.Context, unit, user string) error {
+	unit = instances(unit)
 	err := systemctl(ctx, user, "stop", "--", unit)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 5 {
@@ -50,7 +52,36 @@ func (Systemctl) Stop(ctx context.Context, unit, user string) error {
 
 // Active implements Units.
 func (Systemctl) Active(ctx context.Context, unit, user string) bool {
-	return systemctl(ctx, user, "is-active", "--quiet", "--", unit) == nil
+	return systemctl(ctx, user, "is-active", "--quiet", "--", instances(unit)) == nil
+}
+
+// mainTime bounds the question for a main process, in front of which a whole
+// cleanup waits.
+const mainTime = 2 * time.Second
+
+// MainPID returns the main process of a unit of the system's, 0 when it has
+// none.
+func (Systemctl) MainPID(unit string) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), mainTime)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "systemctl", "--no-pager", "show", "--property=MainPID", "--value", "--", unit).Output()
+	if err != nil {
+		return 0, fmt.Errorf("systemctl show %s: %w", unit, err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		return 0, fmt.Errorf("systemctl show %s: no pid in its answer: %w", unit, err)
+	}
+	return pid, nil
+}
+
+// instances returns the pattern of a template's instances, which is what
+// systemctl(1) takes for one; any other unit is itself.
+func instances(unit string) string {
+	if name, kind, ok := strings.Cut(unit, "@."); ok {
+		return name + "@*." + kind
+	}
+	return unit
 }
 
 // Reload implements Units.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cordon-security/cordon/agent/packages"
 	"github.com/cordon-security/cordon/agent/procfs"
@@ -50,6 +51,9 @@ var kept = []string{
 type Options struct {
 	Packages *packages.DB
 	Proc     procfs.FS
+	// MainPID asks the service manager for the main process of a unit of the
+	// system's, 0 when it has none; nil on a host without systemd.
+	MainPID func(unit string) (int, error)
 	// Self is the agent's pid.
 	Self int
 	// Services are unit names, with * and ? as in path.Match.
@@ -64,6 +68,10 @@ type Guard struct {
 	// ours is the agent and its ancestors. One that ends is replaced by another
 	// that is an ancestor already, so the set never grows.
 	ours map[procfs.ID]bool
+
+	mu sync.Mutex
+	// mains are the main processes of units, for as long as they live.
+	mains map[string]procfs.ID
 }
 
 // New returns a guard.
@@ -73,7 +81,7 @@ func New(o Options) (*Guard, error) {
 			return nil, fmt.Errorf("listed service %q: %w", s, err)
 		}
 	}
-	return &Guard{o: o, ours: lineage(o.Proc, o.Self)}, nil
+	return &Guard{o: o, ours: lineage(o.Proc, o.Self), mains: make(map[string]procfs.ID)}, nil
 }
 
 // Process returns a *Refusal when the process must not be stopped.
@@ -89,7 +97,7 @@ func (g *Guard) Process(p procfs.Process) error {
 	if name, ok := g.essential(p); ok {
 		return &Refusal{"essential program", name + " is its package's own, and the host cannot do without it"}
 	}
-	if unit := p.Unit(); unit != "" && p.PPID == 1 && g.listed(unit) {
+	if unit := p.Unit(); unit != "" && p.PPID == 1 && g.listed(unit) && g.main(p, unit) {
 		return &Refusal{"listed service", fmt.Sprintf("pid %d is the main process of %s", p.PID, unit)}
 	}
 	return nil
@@ -133,6 +141,58 @@ func (g *Guard) listed(unit string) bool {
 		ok, _ := path.Match(pattern, unit)
 		return ok
 	})
+}
+
+const maxMains = 256
+
+// main reports whether a process is the main one of its unit. A parent of 1
+// does not make it that: whatever a service's child leaves behind has it too.
+func (g *Guard) main(p procfs.Process, unit string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if id, ok := g.mains[unit]; ok && g.lives(id) {
+		return id == p.ID
+	}
+	if g.o.MainPID == nil {
+		return g.oldest(p, unit)
+	}
+	pid, err := g.o.MainPID(unit)
+	if err != nil {
+		return g.oldest(p, unit)
+	}
+	now, err := g.o.Proc.Stat(pid)
+	if pid == 0 || err != nil {
+		return false // It has none.
+	}
+	if len(g.mains) >= maxMains {
+		clear(g.mains)
+	}
+	g.mains[unit] = now.ID
+	return now.ID == p.ID
+}
+
+func (g *Guard) lives(id procfs.ID) bool {
+	now, err := g.o.Proc.Stat(id.PID)
+	return err == nil && now.ID == id && !now.Dead()
+}
+
+// oldest reports whether no other child of process 1 in the unit is older,
+// which is how a main process is told when systemd does not say.
+func (g *Guard) oldest(p procfs.Process, unit string) bool {
+	table, err := g.o.Proc.Snapshot(false)
+	if err != nil {
+		return true // Unknown: rather keep it.
+	}
+	for _, other := range table {
+		if other.PPID != 1 || other.ID == p.ID || other.Start > p.Start || other.Start == p.Start && other.PID > p.PID {
+			continue
+		}
+		g.o.Proc.Detail(&other)
+		if other.Unit() == unit {
+			return false
+		}
+	}
+	return true
 }
 
 // File returns a *Refusal when the file at path must stay where it is.
