@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/cordon-security/cordon/enforcer/device"
 	"github.com/cordon-security/cordon/enforcer/flow"
@@ -20,7 +21,7 @@ import (
 type runCommand struct{}
 
 // gcPercent trades processor time, of which the device needs little, for
-// memory: its heap is the desired set, which hardly changes.
+// memory: its heap is the desired set, which hardly changes once it is read.
 const gcPercent = 25
 
 // Run runs the device as a service. It exits itself, with the service's code.
@@ -36,7 +37,6 @@ func (runCommand) Run(c *cli) error {
 }
 
 func run(ctx context.Context, cfg Config, log *slog.Logger, ready func()) (err error) {
-	debug.SetGCPercent(gcPercent)
 	if err := local.AssertBridge(); err != nil {
 		return err
 	}
@@ -60,20 +60,21 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, ready func()) (err e
 	if len(cfg.Allow) == 0 {
 		log.Warn("allow is empty: limited access reaches nothing, not even the mitigator")
 	}
-	if err := d.Start(); err != nil {
-		return err
-	}
-	debug.FreeOSMemory()
-	return serve(ctx, cfg, d, method, log, ready)
-}
-
-func serve(ctx context.Context, cfg Config, d *device.Device, method *nft.Method, log *slog.Logger, ready func()) error {
+	// From before the first comparison on, so that nothing changes unseen between
+	// it and the watch.
 	next, err := method.Watch()
 	if err != nil {
 		return err
 	}
-	// What changed between the first comparison and the watch.
-	d.Disturbed(device.Disturbance{Tables: true, By: "somebody"})
+	if err := d.Start(); err != nil {
+		return err
+	}
+	debug.SetGCPercent(gcPercent)
+	debug.FreeOSMemory()
+	return serve(ctx, cfg, d, next, log, ready)
+}
+
+func serve(ctx context.Context, cfg Config, d *device.Device, next func() (nft.Change, error), log *slog.Logger, ready func()) error {
 	l, err := device.Listen(cfg.Socket, cfg.SocketGroup)
 	if err != nil {
 		return err
@@ -84,23 +85,41 @@ func serve(ctx context.Context, cfg Config, d *device.Device, method *nft.Method
 	defer wait.Wait()
 	defer cancel()
 	wait.Go(func() { _ = d.Run(ctx) })
-	go watch(next, d, log)
+	go watch(ctx, next, d, log)
+	service.From(ctx).Watch(d.Healthy)
 	ready()
 	return device.Serve(ctx, l, device.NewService(d))
 }
 
+// disturbed is what the device does about a change.
+type disturbed interface{ Disturbed(device.Disturbance) }
+
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 30 * time.Second
+)
+
 // watch hands what others do to our tables to the device until the method is
-// closed.
-func watch(next func() (nft.Change, error), d *device.Device, log *slog.Logger) {
-	for {
+// closed or ctx ends. While that cannot be seen, everything is compared now and
+// then, more and more seldom.
+func watch(ctx context.Context, next func() (nft.Change, error), d disturbed, log *slog.Logger) {
+	delay := minBackoff
+	for ctx.Err() == nil {
 		c, err := next()
 		if errors.Is(err, nft.ErrClosed) {
 			return
 		}
-		if err != nil {
-			log.Error("changes of our tables are not seen, everything is compared instead", "err", err)
-			c = nft.Change{Overrun: true, By: "somebody"}
+		if err == nil {
+			delay = minBackoff
+			d.Disturbed(device.Disturbance{Everything: c.Overrun, Tables: c.Tables, Members: c.Members, By: c.By})
+			continue
 		}
-		d.Disturbed(device.Disturbance{Everything: c.Overrun, Tables: c.Tables, Members: c.Members, By: c.By})
+		log.Error("changes of our tables are not seen, everything is compared instead", "err", err, "again_in", delay)
+		d.Disturbed(device.Disturbance{Everything: true, By: "somebody"})
+		select {
+		case <-ctx.Done():
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, maxBackoff)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cordon-security/cordon/enforcer/breakglass"
@@ -80,6 +81,9 @@ type Device struct {
 	hub    *hub
 	flows  chan []netip.Addr
 	wake   chan struct{}
+	// beat is when what is due by the clock was done last, in nanoseconds since
+	// 1970 by the machine's clock; 0 before Start.
+	beat atomic.Int64
 
 	mu        sync.Mutex
 	store     *desired.Store
@@ -151,6 +155,7 @@ func (d *Device) Close() error {
 func (d *Device) Start() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	defer func() { d.beat.Store(time.Now().UnixNano()) }()
 	if err := d.holdUnknown(); err != nil {
 		return err
 	}
@@ -218,10 +223,18 @@ const (
 	tick       = time.Second
 	localEvery = 5 * time.Second
 	auditEvery = 10 * time.Minute
+	// stuck is far above what the largest comparison takes.
+	stuck = time.Minute
 	// gone is how long after an address stopped answering it leaves the sets, if
 	// nobody else took it before.
 	gone = time.Hour
 )
+
+// Healthy reports that the device is not stuck: what is due every second was done
+// within the last minute, for which it needs its lock. It never waits for that.
+func (d *Device) Healthy() bool {
+	return time.Since(time.Unix(0, d.beat.Load())) < stuck
+}
 
 // Run keeps what is wanted in force until ctx ends.
 func (d *Device) Run(ctx context.Context) error {
@@ -272,6 +285,7 @@ func (d *Device) tend() {
 		}
 	}
 	d.store.Tend()
+	d.beat.Store(time.Now().UnixNano())
 }
 
 // audit compares everything once in a while, for what no notification told.

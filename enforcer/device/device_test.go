@@ -29,6 +29,8 @@ type fakeMethod struct {
 	mu   sync.Mutex
 	have map[reconcile.Member]desired.Access
 	fail error
+	// keep makes it never free what is not asked for by name.
+	keep bool
 }
 
 func (f *fakeMethod) Name() string { return "fake" }
@@ -79,7 +81,7 @@ func (f *fakeMethod) Prune(want reconcile.Wanted, keep bool) (reconcile.Report, 
 		return r, f.fail
 	}
 	for m := range f.have {
-		if want.Access(m) == 0 && !keep {
+		if want.Access(m) == 0 && !keep && !f.keep {
 			delete(f.have, m)
 			r.Removed++
 		}
@@ -828,6 +830,50 @@ func TestDiskFull(t *testing.T) {
 	}
 	if n, _ := f.method.Count(); n != 0 {
 		t.Errorf("%d elements after release-all on a full disk", n)
+	}
+}
+
+// TestStuckDeviceIsNotHealthy: one whose lock is never given back must not feed a
+// watchdog, nor hang who asks.
+func TestStuckDeviceIsNotHealthy(t *testing.T) {
+	f := newFixture(t)
+	if f.open(); f.device.Healthy() {
+		t.Error("healthy before it was started")
+	}
+	if f.start(); !f.device.Healthy() {
+		t.Error("a device that was just started is not healthy")
+	}
+	f.device.beat.Store(time.Now().Add(-2 * stuck).UnixNano())
+	f.device.mu.Lock()
+	if f.device.Healthy() {
+		t.Error("a device that is stuck is healthy")
+	}
+	f.device.mu.Unlock()
+	if f.device.tend(); !f.device.Healthy() {
+		t.Error("not healthy when it goes on")
+	}
+}
+
+// TestLeavingAddressesAreNotForgotten: when a removal fails together with the
+// comparison after it, the addresses are freed and read back all the same before
+// the end is told.
+func TestLeavingAddressesAreNotForgotten(t *testing.T) {
+	f := newFixture(t).start()
+	f.order(put(quarantine(1, "10.0.0.1", "fd00::1")))
+	f.method.set(errors.New("kernel says no"))
+	f.order(remove("q1"))
+	f.now = f.now.Add(time.Minute)
+	f.device.tend()
+	// The comparison succeeds and keeps what nobody wants, as with a set that is
+	// not whole; only what is asked for by name goes.
+	f.method.set(nil)
+	f.method.keep = true
+	sub, _ := f.device.subscribe()
+	f.now = f.now.Add(time.Minute)
+	f.device.tend()
+	f.blocked(false, memberOf(mac(1)), address("10.0.0.1"), address("fd00::1"))
+	if s := (<-sub.events).GetStatus(); s.GetQuarantineId() != "q1" || s.GetState() != wirev1.EnforcementState_ENFORCEMENT_STATE_REMOVED {
+		t.Errorf("told %v", s)
 	}
 }
 
