@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -29,12 +30,39 @@ func (Tracking) End(addresses []netip.Addr) error {
 		if !wanted {
 			continue
 		}
-		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, m)
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {
+		err := persist(func() error {
+			_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, m)
+			return err
+		})
+		if err != nil && !(untracked(err) && !tracks()) {
 			errs = append(errs, fmt.Errorf("delete connection tracking entries: %w", err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// attempts is how often a table is gone through that changes meanwhile.
+const attempts = 5
+
+// persist repeats a deletion whose listing was interrupted, and so incomplete.
+func persist(del func() error) (err error) {
+	for range attempts {
+		if err = del(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return err
+		}
+	}
+	return err
+}
+
+// untracked reports an error that a kernel gives which tracks no connections. It
+// may mean something else where the kernel does.
+func untracked(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+}
+
+func tracks() bool {
+	_, err := os.Stat("/proc/sys/net/netfilter/nf_conntrack_max")
+	return err == nil
 }
 
 type match map[netip.Addr]struct{}
