@@ -290,9 +290,10 @@ func (c *Collector) resolve(path string) string {
 }
 
 // Persistence adds what starts the files of the evidence, and the wrappers in
-// between, which become evidence themselves.
-func (c *Collector) Persistence(e *Evidence) {
-	entries := c.Finder.All()
+// between, which become evidence themselves. It returns in words what was too
+// much to be looked at.
+func (c *Collector) Persistence(e *Evidence) (skipped []string) {
+	entries, skipped := c.Finder.All()
 	taken := make(map[string]bool)
 	for again := true; again; {
 		again = false
@@ -312,6 +313,7 @@ func (c *Collector) Persistence(e *Evidence) {
 			}
 		}
 	}
+	return skipped
 }
 
 // starts tells whether an entry starts the threat: a file of it, or a unit that

@@ -146,7 +146,9 @@ func (r *run) left(ctx context.Context) ([]string, error) {
 		left = append(left, r.back...)
 	}
 	again := assess.Evidence{Files: r.record.Evidence.Files}
-	r.o.Collector.Persistence(&again)
+	for _, text := range r.o.Collector.Persistence(&again) {
+		left = append(left, "what may start the threat is not known: "+text)
+	}
 	for _, s := range again.Entries {
 		left = append(left, s.Name()+" still starts the threat")
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // cron reads every place of cron(8) as Debian has it, and anacron's.
-func (f *Finder) cron() []Entry {
+func (f *search) cron() []Entry {
 	homes := f.homes()
 	entries := f.crontab("/etc/crontab", "")
 	entries = append(entries, f.crontab("/etc/anacrontab", "")...)
@@ -39,7 +39,7 @@ func (f *Finder) cron() []Entry {
 }
 
 // crontab returns an entry for each line that is neither comment nor setting.
-func (f *Finder) crontab(name, home string) []Entry {
+func (f *search) crontab(name, home string) []Entry {
 	data, ok := f.read(name, maxFile)
 	if !ok {
 		return nil
@@ -54,24 +54,30 @@ func (f *Finder) crontab(name, home string) []Entry {
 		if t := strings.TrimSpace(text); t == "" || t[0] == '#' {
 			continue
 		}
+		if len(entries) == maxLines {
+			f.skip("of %s only the first %d lines were looked at", name, maxLines)
+			break
+		}
 		entries = append(entries, Entry{
-			Kind: CronLine, Path: name, Line: number, Text: text, Commands: cronCommands(text, name, home, vars), Packaged: packaged,
+			Kind: CronLine, Path: name, Line: number, Text: text, Commands: f.started(name, cronLine(text, name, home, vars)), Packaged: packaged,
 		})
 	}
 	return entries
 }
 
-func (f *Finder) cronFile(name string) (Entry, bool) {
+func (f *search) cronFile(name string) (Entry, bool) {
 	data, ok := f.read(name, maxFile)
 	if !ok {
 		return Entry{}, false
 	}
-	return Entry{Kind: CronFile, Path: name, Commands: commands(string(data), "", ""), Packaged: f.packaged(name)}, true
+	s := newShell("", "")
+	s.run(string(data), 0)
+	return Entry{Kind: CronFile, Path: name, Commands: f.started(name, s), Packaged: f.packaged(name)}, true
 }
 
-// cronCommands returns what a line of a crontab starts. A setting is kept in
-// vars for the lines below it.
-func cronCommands(line, file, home string, vars map[string][]string) []string {
+// cronLine follows a line of a crontab. A setting is kept in vars for the lines
+// below it.
+func cronLine(line, file, home string, vars map[string][]string) *shell {
 	s := &shell{home: home, cwd: home, vars: maps.Clone(vars)}
 	if home != "" {
 		s.vars["HOME"] = []string{home}
@@ -81,7 +87,7 @@ func cronCommands(line, file, home string, vars map[string][]string) []string {
 		if m[1] == "SHELL" {
 			s.emit(m[2])
 		}
-		return s.out
+		return s
 	}
 	fields := 5 // Minute to day of the week.
 	switch {
@@ -97,14 +103,14 @@ func cronCommands(line, file, home string, vars map[string][]string) []string {
 		line = strings.TrimLeft(line, " \t")
 		i := strings.IndexAny(line, " \t")
 		if i < 0 {
-			return nil
+			return s
 		}
 		line = line[i:]
 	}
 	// What follows a % is standard input, crontab(5).
 	line = percent.ReplaceAllString(strings.ReplaceAll(line, `\%`, "\x00"), "")
 	s.run(strings.ReplaceAll(line, "\x00", "%"), 0)
-	return s.out
+	return s
 }
 
 var (

@@ -42,22 +42,21 @@ var interpreters = map[string]prefix{
 	"ruby": {valued: "rICE", text: 'e'}, "node": {valued: "rC", text: 'e'}, "php": {valued: "cdgtzS", text: 'r'}, "lua": {valued: "l", text: 'e'},
 }
 
-// commands returns the paths that stand where the shell, or a program that
-// starts others, takes them for programs and scripts. The argument of any other
-// program, as of rm or chmod, is none.
-func commands(text, home, cwd string) []string {
-	s := &shell{home: home, cwd: cwd, vars: map[string][]string{"HOME": {home}}}
-	s.run(text, 0)
-	return s.out
-}
-
 // shell follows a script line by line, as far as what it starts can be known
-// without running it.
+// without running it. In out are the paths that stand where the shell, or a
+// program that starts others, takes them for programs and scripts; the argument
+// of any other program, as of rm or chmod, is none.
 type shell struct {
 	home, cwd string
 	vars      map[string][]string
 	out       []string
 	steps     int
+	// full is true when there was more than the bounds allow.
+	full bool
+}
+
+func newShell(home, cwd string) *shell {
+	return &shell{home: home, cwd: cwd, vars: map[string][]string{"HOME": {home}}}
 }
 
 func (s *shell) emit(word string) {
@@ -69,14 +68,19 @@ func (s *shell) emit(word string) {
 	case s.cwd != "":
 		word = path.Join(s.cwd, word)
 	}
-	if len(s.out) < maxWords && !slices.Contains(s.out, word) {
+	switch {
+	case slices.Contains(s.out, word):
+	case len(s.out) < maxWords:
 		s.out = append(s.out, word)
+	default:
+		s.full = true
 	}
 }
 
 // run takes a script apart into simple commands.
 func (s *shell) run(text string, depth int) {
 	if depth > maxDepth {
+		s.full = true
 		return
 	}
 	var words []string
@@ -222,6 +226,7 @@ func (s *shell) simple(words []string, depth int) {
 // program takes the command that name starts with these words.
 func (s *shell) program(name string, args []string, depth int) {
 	if s.steps++; s.steps > maxSteps {
+		s.full = true
 		return
 	}
 	if name == "cd" && len(args) > 0 {
@@ -391,10 +396,11 @@ func (s *shell) expand(word string) []string {
 	}
 	var all []string
 	for _, v := range values {
-		all = append(all, before+v+rest)
 		if len(all) == maxWords {
+			s.full = true
 			break
 		}
+		all = append(all, before+v+rest)
 	}
 	if strings.Contains(rest, "$") && len(all) == 1 && !strings.Contains(values[0], "$") {
 		return s.expand(all[0])

@@ -5,6 +5,16 @@ import (
 	"testing"
 )
 
+func commands(text, home, cwd string) []string {
+	s := newShell(home, cwd)
+	s.run(text, 0)
+	return s.out
+}
+
+func cronCommands(line, file, home string, vars map[string][]string) []string {
+	return cronLine(line, file, home, vars).out
+}
+
 func TestWhatAScriptStarts(t *testing.T) {
 	const x = "/tmp/.upd"
 	for text, want := range map[string]bool{

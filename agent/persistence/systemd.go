@@ -13,16 +13,21 @@ import (
 var (
 	systemDirs = []string{
 		"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
+		"/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient", "/etc/systemd/system.attached",
+		"/run/systemd/system.attached", "/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late",
 	}
 	userDirs  = []string{"/etc/systemd/user", "/run/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user"}
 	ownDirs   = []string{".config/systemd/user", ".local/share/systemd/user"}
 	unitTypes = []string{".service", ".timer", ".path", ".socket"}
 )
 
+// maxLinks is how many links may lead to each other, path_resolution(7).
+const maxLinks = 40
+
 // link is a symbolic link below a unit directory.
 type link struct{ path, target string }
 
-func (f *Finder) systemd() []Entry {
+func (f *search) systemd() []Entry {
 	entries := f.units(systemDirs, "", "")
 	entries = append(entries, f.units(userDirs, "", "")...)
 	for user, home := range f.homes() {
@@ -37,7 +42,7 @@ func (f *Finder) systemd() []Entry {
 }
 
 // units reads the unit files of one manager and the links that enable them.
-func (f *Finder) units(dirs []string, user, home string) []Entry {
+func (f *search) units(dirs []string, user, home string) []Entry {
 	var entries []Entry
 	var links []link
 	for _, dir := range dirs {
@@ -67,21 +72,46 @@ func (f *Finder) units(dirs []string, user, home string) []Entry {
 			}
 		}
 	}
+	entries = f.linked(entries, links, user, home)
 	for i := range entries {
 		entries[i].Links = linksTo(links, entries[i])
 	}
 	return entries
 }
 
-func (f *Finder) link(links []link, name string) []link {
-	target, err := os.Readlink(f.at(name))
-	if err != nil {
-		return links
+// linked reads the units that lie outside of the unit directories and are known
+// by a link alone, as `systemctl link` makes it.
+func (f *search) linked(entries []Entry, links []link, user, home string) []Entry {
+	known := make(map[string]bool)
+	for _, e := range entries {
+		known[e.Path] = true
 	}
-	if !path.IsAbs(target) {
-		target = path.Join(path.Dir(name), target)
+	for _, l := range links {
+		if known[l.target] || !slices.Contains(unitTypes, path.Ext(l.path)) {
+			continue
+		}
+		known[l.target] = true
+		if st, err := os.Lstat(f.at(l.target)); err == nil && st.Mode().IsRegular() {
+			entries = f.unit(entries, Unit, l.target, path.Base(l.path), user, home)
+		}
 	}
-	return append(links, link{name, target})
+	return entries
+}
+
+func (f *search) link(links []link, name string) []link {
+	target := name
+	for range maxLinks {
+		to, err := os.Readlink(f.at(target))
+		if err != nil {
+			break
+		}
+		if !path.IsAbs(to) {
+			to = path.Join(path.Dir(target), to)
+		}
+		target = path.Clean(to)
+		links = append(links, link{name, target})
+	}
+	return links
 }
 
 func linksTo(links []link, e Entry) []string {
@@ -90,6 +120,9 @@ func linksTo(links []link, e Entry) []string {
 	}
 	var to []string
 	for _, l := range links {
+		if slices.Contains(to, l.path) {
+			continue
+		}
 		if l.target == e.Path || path.Base(l.target) == e.Unit && path.Base(l.path) == e.Unit {
 			to = append(to, l.path)
 		}
@@ -98,7 +131,7 @@ func linksTo(links []link, e Entry) []string {
 }
 
 // unit reads one unit file or drop-in and adds it to the entries.
-func (f *Finder) unit(entries []Entry, kind Kind, name, unit, user, home string) []Entry {
+func (f *search) unit(entries []Entry, kind Kind, name, unit, user, home string) []Entry {
 	data, ok := f.read(name, maxFile)
 	if !ok {
 		return entries
@@ -131,6 +164,6 @@ func (f *Finder) unit(entries []Entry, kind Kind, name, unit, user, home string)
 	for _, l := range lines {
 		s.run(l, 0)
 	}
-	e.Commands = s.out
+	e.Commands = f.started(name, s)
 	return append(entries, e)
 }
