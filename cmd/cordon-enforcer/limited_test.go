@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -95,6 +96,22 @@ func TestLimitedIsNoWayOut(t *testing.T) {
 	}
 }
 
+func portIndex(t *testing.T, h *testlan.Host) int {
+	t.Helper()
+	index := 0
+	err := h.NetNS(func() error {
+		link, err := net.InterfaceByName(testlan.Port)
+		if err == nil {
+			index = link.Index
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return index
+}
+
 // arpReply is a frame that says that a has the sender's MAC.
 func arpReply(sender, to net.HardwareAddr, a, target netip.Addr) []byte {
 	b := append(append([]byte{}, to...), sender...)
@@ -106,18 +123,14 @@ func arpReply(sender, to net.HardwareAddr, a, target netip.Addr) []byte {
 // packetSocket is an AF_PACKET socket of a host for one protocol.
 func packetSocket(t *testing.T, h *testlan.Host, protocol uint16) int {
 	t.Helper()
-	fd := -1
-	err := h.NetNS(func() error {
-		link, err := net.InterfaceByName(testlan.Port)
-		if err != nil {
-			return err
-		}
+	fd, index := -1, portIndex(t, h)
+	err := h.NetNS(func() (err error) {
 		wire := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol))
 		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(wire)); err != nil {
 			return err
 		}
 		tv := unix.NsecToTimeval(int64(reachable))
-		return errors.Join(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: wire, Ifindex: link.Index}),
+		return errors.Join(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: wire, Ifindex: index}),
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
 	})
 	if err != nil {
@@ -171,7 +184,8 @@ func TestLimitedClaimsNobodysAddress(t *testing.T) {
 		if err := errors.Join(p.SetHopLimit(255), p.SetMulticastHopLimit(255)); err != nil {
 			t.Fatal(err)
 		}
-		all := &net.IPAddr{IP: net.ParseIP("ff02::1"), Zone: testlan.Port}
+		// By number: a name would be looked up in this process's own network.
+		all := &net.IPAddr{IP: net.ParseIP("ff02::1"), Zone: strconv.Itoa(portIndex(t, lan.Printer))}
 		if carries(t, from, to, all, neighborMessage(136, testlan.ApplianceIPv6, "evil")) {
 			t.Error("it said that it is the appliance")
 		}

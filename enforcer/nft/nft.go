@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,11 @@ import (
 type Options struct {
 	// Allow is what endpoints with limited access may reach.
 	Allow []Allowed
-	Log   *slog.Logger
+	// Reserved are addresses, beside the single ones in Allow, that endpoints
+	// with limited access may not claim by ARP or neighbour discovery. Networks
+	// among them are passed over: they may hold the endpoint itself.
+	Reserved []netip.Prefix
+	Log      *slog.Logger
 }
 
 // Method enforces with nftables. It is safe for concurrent use.
@@ -54,7 +59,7 @@ func New(o Options) (*Method, error) {
 
 func (m *Method) open() error {
 	var err error
-	if m.skeleton, err = newSkeleton(m.opts.Allow); err != nil {
+	if m.skeleton, err = newSkeleton(m.opts.Allow, m.opts.Reserved); err != nil {
 		return err
 	}
 	if m.sock, err = dial(); err != nil {

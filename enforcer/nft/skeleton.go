@@ -22,8 +22,8 @@ type skeleton struct {
 	layouts []layout
 }
 
-func newSkeleton(allow []Allowed) (*skeleton, error) {
-	s := &skeleton{layouts: []layout{inetLayout(allow), bridgeLayout(allow)}}
+func newSkeleton(allow []Allowed, reserved []netip.Prefix) (*skeleton, error) {
+	s := &skeleton{layouts: []layout{inetLayout(allow, reserved), bridgeLayout(allow, reserved)}}
 	var err error
 	s.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		s.port = c.PID()

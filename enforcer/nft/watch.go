@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/net/bpf"
@@ -178,7 +179,7 @@ func (c *Change) note(m message) bool {
 	}
 	kind := m.kind & 0xff
 	isElement := kind == unix.NFT_MSG_NEWSETELEM || kind == unix.NFT_MSG_DELSETELEM
-	if !isElement || set == setAllow4 || set == setAllow6 || len(c.Members) >= maxMembers {
+	if !isElement || slices.Contains([]string{setAllow4, setAllow6, setReserved4, setReserved6}, set) || len(c.Members) >= maxMembers {
 		c.Tables = true
 		c.Overrun = c.Overrun || isElement && len(c.Members) >= maxMembers
 		return true
