@@ -50,11 +50,19 @@ type loaded struct {
 	torn int64
 }
 
-// load reads a journal. An unfinished last record is what a crash leaves, it
+const (
+	// perQuarantine is about how many bytes a quarantine with an address has in a
+	// compacted journal.
+	perQuarantine = 150
+	// maxSized bounds what a journal's size alone can cost.
+	maxSized = 1 << 18
+)
+
+// load reads a journal of about size bytes. An unfinished last record is what a crash leaves, it
 // was never acknowledged, and it is left out. With ErrCorrupt, the state is what
 // could be read before the damage.
-func load(r io.Reader) (loaded, error) {
-	l := loaded{state: newState()}
+func load(r io.Reader, size int64) (loaded, error) {
+	l := loaded{state: sizedState(int(min(size/perQuarantine, maxSized)))}
 	in := bufio.NewReaderSize(r, 1<<16)
 	head := make([]byte, len(header))
 	if _, err := io.ReadFull(in, head); err != nil || string(head) != header {

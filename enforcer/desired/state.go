@@ -43,10 +43,14 @@ type claimed struct {
 	until int64
 }
 
-func newState() *State {
+func newState() *State { return sizedState(0) }
+
+// sizedState is an empty state with room for about n quarantines, which spares
+// the maps their growing.
+func sizedState(n int) *State {
 	return &State{
-		quarantines: map[string]*Quarantine{}, subjects: map[guard.MAC]*subject{},
-		owners: map[[16]byte]guard.MAC{}, claims: map[guard.MAC][]claimed{},
+		quarantines: make(map[string]*Quarantine, n), subjects: make(map[guard.MAC]*subject, n),
+		owners: make(map[[16]byte]guard.MAC, n), claims: map[guard.MAC][]claimed{},
 		begun: map[guard.MAC]int64{}, reasons: map[string]string{},
 	}
 }

@@ -87,7 +87,12 @@ func (s *Store) read() error {
 	if err != nil {
 		return fmt.Errorf("open the desired set: %w", err)
 	}
-	l, err := load(f)
+	info, err := f.Stat()
+	if err != nil {
+		_ = f.Close()
+		return fmt.Errorf("open the desired set: %w", err)
+	}
+	l, err := load(f, info.Size())
 	s.State = l.state
 	if err != nil {
 		_ = f.Close()

@@ -409,7 +409,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(append([]byte(header), record...), b)
 	f.Add([]byte(header), b[:10])
 	f.Fuzz(func(t *testing.T, journal, payload []byte) {
-		l, err := load(bytes.NewReader(journal))
+		l, err := load(bytes.NewReader(journal), int64(len(journal)))
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Fatalf("an error of another kind: %v", err)
 		}
