@@ -47,7 +47,15 @@ func (v View) Access(m Member) desired.Access {
 		return v.macAccess(m.MAC)
 	}
 	owner, ok := v.State.Owner(m.Address)
-	if !ok || v.Guard.CheckAddress(m.Address) != nil {
+	if !ok {
+		return 0
+	}
+	return v.addressAccess(m.Address, owner)
+}
+
+// addressAccess is what an address shall have that is bound to a MAC.
+func (v View) addressAccess(a netip.Addr, owner guard.MAC) desired.Access {
+	if v.Guard.CheckAddress(a) != nil {
 		return 0
 	}
 	return v.macAccess(owner)
@@ -70,10 +78,9 @@ func (v View) Each(f func(Member)) {
 			f(Member{MAC: m, Access: access})
 		}
 	})
-	v.State.EachOwner(func(a netip.Addr, _ guard.MAC) {
-		m := Member{Address: a}
-		if m.Access = v.Access(m); m.Access != 0 {
-			f(m)
+	v.State.EachOwner(func(a netip.Addr, owner guard.MAC) {
+		if access := v.addressAccess(a, owner); access != 0 {
+			f(Member{Address: a, Access: access})
 		}
 	})
 }
