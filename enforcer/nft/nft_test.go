@@ -215,6 +215,48 @@ func (x indexed) Each(f func(reconcile.Member)) {
 	}
 }
 
+// moved makes a chain of ours anew elsewhere.
+func moved(family, chain, hook string) [][]string {
+	return [][]string{
+		{"flush", "chain", family, "cordon", chain}, {"delete", "chain", family, "cordon", chain},
+		{"add", "chain", family, "cordon", chain, "{ " + hook + " }"},
+	}
+}
+
+// TestRepairKeepsElements spoils the tables of a device that does not know all
+// that is in force: what is lost then comes back from nowhere.
+func TestRepairKeepsElements(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil [][]string
+	}{
+		{"a chain at another priority", moved("inet", "prerouting", "type filter hook prerouting priority 5;")},
+		{"a dormant table", [][]string{{"add", "table", "inet", "cordon", "{ flags dormant; }"}}},
+		{"a set of another kind", [][]string{
+			{"flush", "chain", "inet", "cordon", "prerouting"}, {"flush", "chain", "inet", "cordon", "forward"},
+			{"flush", "chain", "inet", "cordon", "output"}, {"delete", "set", "inet", "cordon", "ip4"},
+			{"add", "set", "inet", "cordon", "ip4", "{ type ipv4_addr; flags timeout; elements = { 10.0.0.11, 10.0.0.12 }; }"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := clean(t)
+			prune(t, m, members(), false)
+			for _, args := range c.spoil {
+				nft(t, args...)
+			}
+			if r := prune(t, m, nil, true); len(r.Wrong) == 0 || r.Added != 0 {
+				t.Errorf("the repair: %+v", r)
+			}
+			for _, q := range members() {
+				q.Access = desired.AccessNone
+				inForce(t, m, wanted{q})
+			}
+			if r := prune(t, m, nil, true); len(r.Wrong) > 0 {
+				t.Errorf("the repair does not hold: %s", r)
+			}
+		})
+	}
+}
+
 func TestTablesAreRepaired(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -228,7 +270,10 @@ func TestTablesAreRepaired(t *testing.T) {
 		{"the limited chain opened", [][]string{{"insert", "rule", "inet", "cordon", "limited_from", "accept"}}, false},
 		{"the allow set widened", [][]string{{"add", "element", "inet", "cordon", "allow4", "{ 8.8.8.8 }"}}, false},
 		{"the allow set flushed", [][]string{{"flush", "set", "inet", "cordon", "allow4"}}, false},
-		{"the table dormant", [][]string{{"add", "table", "inet", "cordon", "{ flags dormant; }"}}, true},
+		{"the table dormant", [][]string{{"add", "table", "inet", "cordon", "{ flags dormant; }"}}, false},
+		{"a chain at another priority", moved("inet", "prerouting", "type filter hook prerouting priority 5;"), false},
+		{"a chain with another policy", [][]string{{"add", "chain", "bridge", "cordon", "forward", "{ policy drop; }"}}, false},
+		{"a chain without its hook", moved("bridge", "output", ""), false},
 		{"a chain of others in our table", [][]string{
 			{"add", "chain", "inet", "cordon", "theirs", "{ type filter hook input priority 0; policy drop; }"}}, false},
 	} {

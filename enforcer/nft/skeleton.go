@@ -27,7 +27,7 @@ func newSkeleton(allow []Allowed, reserved []netip.Prefix) (*skeleton, error) {
 	var err error
 	s.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		s.port = c.PID()
-		return errors.Join(c.SetReadBuffer(1<<20), c.SetWriteBuffer(1<<20))
+		return errors.Join(c.SetReadBuffer(1<<20), c.SetWriteBuffer(socketBuffer))
 	}))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -61,12 +61,14 @@ func (s *skeleton) ensure() (wrong []string, emptied bool, err error) {
 // findings are how a table differs from its layout.
 type findings struct {
 	wrong       []string
-	table       bool
 	setsMissing bool
-	// unfit says that chains or sets stand there that cannot be changed into
-	// ours: the table must be made anew.
-	unfit   bool
-	foreign []*nftables.Chain
+	dormant     bool
+	// Chains and sets that stand there and are deleted: those that are not ours
+	// or cannot be changed into ours. The sets' content is taken over.
+	chains     []*nftables.Chain
+	sets       []*nftables.Set
+	elements   map[string][]nftables.SetElement
+	everyChain []*nftables.Chain
 }
 
 func (f *findings) add(format string, args ...any) {
@@ -81,7 +83,7 @@ func familyName(f nftables.TableFamily) string {
 }
 
 func (s *skeleton) compare(l *layout) (*findings, error) {
-	f := &findings{}
+	f := &findings{elements: map[string][]nftables.SetElement{}}
 	name := familyName(l.family) + " " + tableName
 	tables, err := s.conn.ListTablesOfFamily(l.family)
 	if err != nil {
@@ -93,10 +95,9 @@ func (s *skeleton) compare(l *layout) (*findings, error) {
 		f.add("table %s was not there", name)
 		return f, nil
 	}
-	f.table = true
 	// Ours has no flags; the one that matters is "dormant", which switches it off.
 	if tables[i].Flags != 0 {
-		f.unfit, f.setsMissing = true, true
+		f.dormant = true
 		f.add("table %s was dormant or owned by a process", name)
 	}
 	if err := s.compareSets(l, f, tables[i]); err != nil {
@@ -119,8 +120,10 @@ func (s *skeleton) compareSets(l *layout, f *findings, table *nftables.Table) er
 		}
 		have := sets[i]
 		if have.KeyType.Bytes != want.keyType.Bytes || have.Interval != want.interval || have.IsMap || have.HasTimeout {
-			f.unfit, f.setsMissing = true, true
 			f.add("set %s of table %s was of another kind", want.name, familyName(l.family))
+			if err := s.takeOver(have, want, f); err != nil {
+				return err
+			}
 			continue
 		}
 		if !want.interval {
@@ -132,6 +135,25 @@ func (s *skeleton) compareSets(l *layout, f *findings, table *nftables.Table) er
 		}
 		if !sameIntervals(elements, intervals(want.prefixes)) {
 			f.add("set %s of table %s held other addresses", want.name, familyName(l.family))
+		}
+	}
+	return nil
+}
+
+// takeOver notes that a set is made anew, with the keys that it holds. Keys that
+// do not fit are lost, and put back from what is wanted.
+func (s *skeleton) takeOver(have *nftables.Set, want set, f *findings) error {
+	f.sets, f.setsMissing = append(f.sets, have), true
+	if want.interval {
+		return nil
+	}
+	elements, err := s.conn.GetSetElements(have)
+	if err != nil {
+		return fmt.Errorf("list set %s: %w", have.Name, err)
+	}
+	for _, e := range elements {
+		if len(e.Key) == int(want.keyType.Bytes) && !e.IntervalEnd {
+			f.elements[want.name] = append(f.elements[want.name], nftables.SetElement{Key: e.Key})
 		}
 	}
 	return nil
@@ -198,6 +220,7 @@ func (s *skeleton) compareChains(l *layout, f *findings, table *nftables.Table) 
 	for _, c := range all {
 		if c.Table.Name == tableName {
 			have[c.Name] = c
+			f.everyChain = append(f.everyChain, c)
 		}
 	}
 	for _, want := range l.chains {
@@ -208,7 +231,7 @@ func (s *skeleton) compareChains(l *layout, f *findings, table *nftables.Table) 
 			continue
 		}
 		if !sameHook(c, &want) {
-			f.unfit, f.setsMissing = true, true
+			f.chains = append(f.chains, c)
 			f.add("chain %s of table %s was hooked elsewhere", want.name, familyName(l.family))
 			continue
 		}
@@ -221,7 +244,7 @@ func (s *skeleton) compareChains(l *layout, f *findings, table *nftables.Table) 
 		}
 	}
 	for name, c := range have {
-		f.foreign = append(f.foreign, c)
+		f.chains = append(f.chains, c)
 		f.add("chain %s of table %s is not ours", name, familyName(l.family))
 	}
 	return nil
@@ -266,20 +289,29 @@ func describe(exprs []expr.Any) string {
 }
 
 // write puts the whole layout in place in one transaction. Sets that fit keep
-// their content, so nothing that is in force lapses.
+// their content, the others are made anew with it, so nothing that is in force
+// lapses.
 func (s *skeleton) write(l *layout, f *findings) error {
 	table := &nftables.Table{Family: l.family, Name: tableName}
-	if f.table && f.unfit {
-		s.conn.DelTable(table)
-	}
 	s.conn.AddTable(table)
-	if f.table && !f.unfit {
-		for _, c := range f.foreign {
-			s.conn.FlushChain(c)
+	if f.dormant {
+		// By itself: the kernel refuses some changes of chains together with it.
+		if err := s.conn.Flush(); err != nil {
+			return fmt.Errorf("wake it: %w", err)
 		}
 	}
+	// Rules hold on to the chains and sets that they name.
+	for _, c := range f.everyChain {
+		s.conn.FlushChain(c)
+	}
+	for _, c := range f.chains {
+		s.conn.DelChain(c)
+	}
+	for _, old := range f.sets {
+		s.conn.DelSet(old)
+	}
 	for _, want := range l.sets {
-		if err := s.writeSet(table, want); err != nil {
+		if err := s.writeSet(table, want, f.elements[want.name]); err != nil {
 			return err
 		}
 	}
@@ -292,27 +324,30 @@ func (s *skeleton) write(l *layout, f *findings) error {
 			chains[i].Priority = &want.priority
 		}
 		s.conn.AddChain(chains[i])
-		s.conn.FlushChain(chains[i])
 	}
 	for i, want := range l.chains {
 		for _, exprs := range want.rules {
 			s.conn.AddRule(&nftables.Rule{Table: table, Chain: chains[i], Exprs: exprs})
 		}
 	}
-	if f.table && !f.unfit {
-		for _, c := range f.foreign {
-			s.conn.DelChain(c)
-		}
-	}
 	return s.conn.Flush()
 }
 
-func (s *skeleton) writeSet(table *nftables.Table, want set) error {
+// maxMessage is how many plain elements fit one message of the library, which
+// cuts off the others without a word.
+const maxMessage = 2000
+
+func (s *skeleton) writeSet(table *nftables.Table, want set, content []nftables.SetElement) error {
 	out := &nftables.Set{Table: table, Name: want.name, KeyType: want.keyType, Interval: want.interval}
 	if err := s.conn.AddSet(out, nil); err != nil {
 		return fmt.Errorf("set %s: %w", want.name, err)
 	}
 	if !want.interval {
+		for chunk := range slices.Chunk(content, maxMessage) {
+			if err := s.conn.SetAddElements(out, chunk); err != nil {
+				return fmt.Errorf("set %s: %w", want.name, err)
+			}
+		}
 		return nil
 	}
 	s.conn.FlushSet(out)
