@@ -58,6 +58,9 @@ func (c *Collector) Look(flows []Flow, known Known) (Facts, Evidence, error) {
 		}
 	}
 	f.Scripts = c.scripts(f.Live)
+	if f.Inputs, err = c.inputs(f); err != nil {
+		return f, Evidence{}, err
+	}
 	f.Protected = make(map[int]string)
 	for pid, p := range f.Live {
 		if err := c.Guard.Process(p.Process); err != nil {
@@ -210,6 +213,36 @@ func (c *Collector) Sockets(flows []Flow) ([]sockdiag.Socket, error) {
 		return s.Protocol != syscall.IPPROTO_TCP || s.State == sockdiag.TimeWait ||
 			!slices.ContainsFunc(flows, func(f Flow) bool { return s.Remote == f.Remote && matches(s, f) })
 	}), nil
+}
+
+// inputs finds the processes whose descriptor 0 is the socket of a flow that
+// they opened. One that listens hands its descriptor 0 on to the service that it
+// starts, as inetd does, and proves nothing.
+func (c *Collector) inputs(f Facts) (map[int]bool, error) {
+	sockets, err := sockdiag.List()
+	if err != nil {
+		return nil, err
+	}
+	listening := make(map[uint16]bool)
+	for _, s := range sockets {
+		if s.State == sockdiag.Listen {
+			listening[s.Local.Port()] = true
+		}
+	}
+	wanted := make(map[string]bool)
+	for _, s := range sockets {
+		if s.Inode != 0 && !listening[s.Local.Port()] && slices.ContainsFunc(f.Flows, func(w Flow) bool { return s.Remote == w.Remote && matches(s, w) }) {
+			wanted[fmt.Sprintf("socket:[%d]", s.Inode)] = true
+		}
+	}
+	found := make(map[int]bool)
+	for _, h := range f.Holders {
+		// Descriptor 0 may be another since the process was looked at in detail.
+		if in, err := os.Readlink(c.Proc.File(h.Process.PID, "fd/0")); err == nil && h.Live && wanted[in] {
+			found[h.Process.PID] = true
+		}
+	}
+	return found, nil
 }
 
 // scripts looks up the scripts of interpreters as those see them.

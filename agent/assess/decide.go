@@ -42,6 +42,8 @@ type decision struct {
 	// others in the order of their start.
 	past map[procfs.ID]observe.Process
 	live []procfs.ID
+	// before are the programs that a process became and was, oldest first.
+	before map[procfs.ID][]observe.Process
 	// children are the live and ended processes by the one that forked them,
 	// sessions the live ones by their session.
 	children map[procfs.ID][]procfs.ID
@@ -63,18 +65,28 @@ type decision struct {
 
 func newDecision(f Facts) *decision {
 	d := &decision{
-		f: f, past: make(map[procfs.ID]observe.Process), children: make(map[procfs.ID][]procfs.ID), sessions: make(map[int][]procfs.ID),
+		f: f, past: make(map[procfs.ID]observe.Process), before: make(map[procfs.ID][]observe.Process), children: make(map[procfs.ID][]procfs.ID), sessions: make(map[int][]procfs.ID),
 		tree: make(map[procfs.ID]*Suspect), inodes: make(map[procfs.FileID]bool), paths: make(map[string]bool), missing: make(map[string]bool),
 	}
 	for _, p := range f.Live {
 		d.live = append(d.live, p.ID)
 	}
 	slices.SortFunc(d.live, compareID)
-	for _, p := range f.Ended {
-		// A program that a live process was before is no process of its own.
-		if now, ok := f.Live[p.PID]; !ok || now.Start != p.Start {
-			d.past[p.ID] = p
+	note := func(p observe.Process) {
+		if !p.Inherited {
+			d.before[p.ID] = append(d.before[p.ID], p)
 		}
+	}
+	for _, p := range f.Ended {
+		// A program that a process was before is no process of its own.
+		if now, ok := f.Live[p.PID]; ok && now.Start == p.Start {
+			note(p)
+			continue
+		}
+		if old, ok := d.past[p.ID]; ok {
+			note(old)
+		}
+		d.past[p.ID] = p
 	}
 	for _, id := range slices.Concat(d.live, slices.SortedFunc(maps.Keys(d.past), compareID)) {
 		p, ended, _ := d.get(id)
@@ -128,6 +140,22 @@ func (d *decision) markOf(p procfs.Process) mark {
 	return m
 }
 
+// markHolder scores a process that has the flow also by what it was before: a
+// dropped program may connect and become a shell.
+func (d *decision) markHolder(p observe.Process, h Holder) mark {
+	m := d.markOf(p.Process)
+	if h.Live && d.f.Inputs[p.PID] {
+		m = worse(m, markShell(p.Process))
+	}
+	for _, was := range d.before[p.ID] {
+		if old := d.markOf(was.Process); old.points > m.points {
+			m = old
+			m.why = fmt.Sprintf("it was %s before, and %s", was.Exe, old.why)
+		}
+	}
+	return m
+}
+
 // protected says why the guard keeps a process out of every tree, "" otherwise.
 func (d *decision) protected(p observe.Process, ended bool) string {
 	if ended {
@@ -170,7 +198,7 @@ func (d *decision) seed() {
 		if !ok {
 			continue
 		}
-		m := d.markOf(p.Process)
+		m := d.markHolder(p, h)
 		if m.points < suspicion {
 			d.clear(p.Process, m)
 			continue
@@ -182,7 +210,6 @@ func (d *decision) seed() {
 		flow := d.f.Flows[h.Flow]
 		d.reason("pid %d (%s) %s the connection to %s: %s", p.PID, p.Exe, map[bool]string{true: "holds", false: "held"}[h.Live], flow.Remote, m.why)
 		d.add(p, ended, m.why)
-		d.tree[p.ID].Holder = true
 	}
 	for _, id := range d.f.Known.Processes {
 		if p, ended, ok := d.get(id); ok {
@@ -229,6 +256,9 @@ func (d *decision) add(p observe.Process, ended bool, why string) bool {
 	d.tree[p.ID] = &Suspect{Process: p.Process, Why: why, Ended: ended}
 	d.queue = append(d.queue, p.ID)
 	d.addExe(p, ended)
+	for _, was := range d.before[p.ID] {
+		d.addExe(was, true)
+	}
 	if in, ok := d.input(p.Process); ok && in.path != "" {
 		t := d.trait(in.path)
 		if m := markInput(in, t); m.points >= suspicion {

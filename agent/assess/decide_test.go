@@ -187,3 +187,51 @@ func TestAncestors(t *testing.T) {
 		})
 	}
 }
+
+func TestReverseShells(t *testing.T) {
+	for name, c := range map[string]struct {
+		exe     string
+		words   []string
+		input   bool
+		verdict Verdict
+	}{
+		"interactive shell on the socket": {bash, []string{"-i"}, true, Confirmed},
+		"plain shell on the socket":       {"/usr/bin/dash", nil, true, Confirmed},
+		"python on the socket":            {python, []string{"-c", "x"}, true, Confirmed},
+		"shell with another socket":       {bash, []string{"-i"}, false, NotConfirmed},
+		"another program on the socket":   {"/usr/bin/sleep", nil, true, NotConfirmed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecord(t)
+			r.process(10, 1, c.exe, c.words...)
+			r.holds(10)
+			if c.input {
+				r.Inputs = map[int]bool{10: true}
+			}
+			r.want(c.verdict)
+		})
+	}
+}
+
+func TestWhatAHolderWasBefore(t *testing.T) {
+	r := newRecord(t)
+	r.unpackaged("/tmp/x/job")
+	was := r.process(10, 1, "/tmp/x/job")
+	r.Ended = []observe.Process{was}
+	r.process(10, 1, "/usr/bin/dash")
+	r.holds(10)
+	r.wantPIDs(r.want(Confirmed, "/tmp/x/job"), 10)
+}
+
+// Between fork and exec a process is what its parent is.
+func TestInheritedProgramIsNotHeldAgainstAHolder(t *testing.T) {
+	r := newRecord(t)
+	r.unpackaged("/home/u/.editor/server")
+	r.process(9, 1, "/home/u/.editor/server")
+	was := r.process(10, 9, "/home/u/.editor/server")
+	was.Inherited = true
+	r.Ended = []observe.Process{was}
+	r.process(10, 9, "/usr/bin/sleep")
+	r.holds(10)
+	r.want(NotConfirmed)
+}

@@ -30,8 +30,6 @@ type Suspect struct {
 	procfs.Process
 	Why   string `json:"why"`
 	Ended bool   `json:"ended,omitempty"`
-	// Holder is true for a process that holds or held the flow.
-	Holder bool `json:"holder,omitempty"`
 }
 
 // SuspectFile is a file of the threat.

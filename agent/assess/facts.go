@@ -65,6 +65,9 @@ type Facts struct {
 	// Live is the process table by pid, Ended those that ended, in order.
 	Live  map[int]observe.Process `json:"live"`
 	Ended []observe.Process       `json:"ended,omitempty"`
+	// Inputs are the holders whose descriptor 0 is the socket of a flow: what
+	// the other side sends is what they run.
+	Inputs map[int]bool `json:"inputs,omitempty"`
 	// Scripts are the files that the script paths of live interpreters lead to
 	// in their own root directory, which need not be the host's.
 	Scripts map[int]procfs.FileID `json:"scripts,omitempty"`

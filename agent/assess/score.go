@@ -152,6 +152,15 @@ func markInput(in input, t Trait) mark {
 	return m
 }
 
+// markShell scores an interpreter of commands whose input is the flow itself.
+func markShell(p procfs.Process) mark {
+	g, _, ok := grammarOf(p)
+	if !ok || g.operandIsText {
+		return mark{}
+	}
+	return mark{points: pointsShellSocket, why: fmt.Sprintf("pid %d (%s) takes its commands from the connection itself", p.PID, p.Exe)}
+}
+
 // markScript scores a process by its script. A path that leads to nothing says
 // little: the name may be another program's word, or that of another root.
 func markScript(in input, t Trait) mark {

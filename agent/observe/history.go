@@ -22,6 +22,9 @@ type Process struct {
 	// Parent is who forked it, also when that one ended since; zero when the
 	// process is older than the history.
 	Parent procfs.ID `json:"parent,omitzero"`
+	// Inherited is true of what a process runs since the fork: it did not
+	// choose that program itself.
+	Inherited bool `json:"inherited,omitempty"`
 	// Ended is when it ended; zero while it runs.
 	Ended time.Time `json:"ended,omitzero"`
 }
@@ -84,7 +87,7 @@ func (h *History) Sync(table map[int]procfs.Process) {
 func (h *History) Fork(parent, child procfs.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p := &Process{Process: procfs.Process{ID: child, PPID: parent.PID}, Parent: parent}
+	p := &Process{Process: procfs.Process{ID: child, PPID: parent.PID}, Parent: parent, Inherited: true}
 	if from, ok := h.live[parent.PID]; ok {
 		p.Process = from.Process
 		p.ID, p.PPID = child, parent.PID

