@@ -578,7 +578,11 @@ func TestKilledInTheMiddleGoesOn(t *testing.T) {
 			t.Cleanup(func() { killAll(t, exe) })
 			eventually(t, "the payload connects", func() bool { return hasSocket(t, exe) })
 			want := task("killed", cleanTask, remote)
-			first := agentProcess(t, c, want)
+			// The first one watches for so long that it cannot finish before it is
+			// killed.
+			slow := c
+			slow.Watch = time.Minute
+			first := agentProcess(t, slow, want)
 			if err := first.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -594,6 +598,9 @@ func TestKilledInTheMiddleGoesOn(t *testing.T) {
 			}
 			_ = first.Process.Kill()
 			_ = first.Wait()
+			if hasResult(t, c.StateDir+"/journal") {
+				t.Fatal("it finished before it was killed")
+			}
 			second := agentProcess(t, c, want)
 			var out, errs bytes.Buffer
 			second.Stdout, second.Stderr = &out, &errs
@@ -637,6 +644,22 @@ func hasSocket(t *testing.T, exe string) bool {
 func hasFile(dir string) bool {
 	entries, _ := os.ReadDir(dir)
 	return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasSuffix(e.Name(), ".json") })
+}
+
+func hasResult(t *testing.T, dir string) bool {
+	t.Helper()
+	files, err := filepath.Glob(dir + "/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(files, func(name string) bool {
+		var record struct{ Result []byte }
+		data, err := os.ReadFile(name)
+		if err != nil || json.Unmarshal(data, &record) != nil {
+			t.Errorf("%s is not readable: %v", name, err)
+		}
+		return len(record.Result) > 0
+	})
 }
 
 func hasDir(dir string) bool {
