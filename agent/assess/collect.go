@@ -111,7 +111,7 @@ func (c *Collector) table(known map[int]observe.Process) (map[int]observe.Proces
 
 // refreshed puts what proc_pid_stat(5) says now into what was known.
 func refreshed(old, now procfs.Process) procfs.Process {
-	old.PPID, old.PGID, old.SID, old.State, old.Threads, old.Comm = now.PPID, now.PGID, now.SID, now.State, now.Threads, now.Comm
+	old.PPID, old.SID, old.State, old.Threads, old.Comm = now.PPID, now.SID, now.State, now.Threads, now.Comm
 	return old
 }
 

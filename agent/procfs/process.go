@@ -25,7 +25,6 @@ func (f FileID) IsZero() bool { return f == FileID{} }
 type Process struct {
 	ID
 	PPID int `json:"ppid"`
-	PGID int `json:"pgid"`
 	SID  int `json:"sid"`
 	// State is the letter of proc_pid_stat(5): R, S, D, T, Z, X. It is that of
 	// the first thread, whose end is not yet the process's.
@@ -34,8 +33,7 @@ type Process struct {
 	Threads int    `json:"threads,omitempty"`
 	Comm    string `json:"comm"`
 	// Kernel is true for a kernel thread.
-	Kernel bool   `json:"kernel,omitempty"`
-	UID    uint32 `json:"uid"`
+	Kernel bool `json:"kernel,omitempty"`
 
 	// Exe is the path of the executable on this host, or as the process sees it
 	// when ExeElsewhere is set, without the kernel's " (deleted)".

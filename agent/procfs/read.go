@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // MaxArgs bounds what is kept of a command line, in bytes.
@@ -73,7 +72,7 @@ func parseStat(pid int, data []byte) (Process, error) {
 		return Process{}, fmt.Errorf("process %d: short stat line", pid)
 	}
 	p := Process{ID: ID{PID: pid}, State: f[0], Comm: string(data[open+1 : end])}
-	numbers := map[int]*int{1: &p.PPID, 2: &p.PGID, 3: &p.SID}
+	numbers := map[int]*int{1: &p.PPID, 3: &p.SID}
 	for i, into := range numbers {
 		n, err := strconv.Atoi(f[i])
 		if err != nil {
@@ -106,10 +105,6 @@ func (fs FS) Detail(p *Process) {
 	p.Stdin, _ = os.Readlink(dir + "/fd/0")
 	p.ScriptFD, _ = os.Readlink(dir + "/fd/255")
 	p.Cgroup = fs.cgroup(pid)
-	var st syscall.Stat_t
-	if syscall.Stat(fs.root()+"/"+strconv.Itoa(pid), &st) == nil {
-		p.UID = st.Uid
-	}
 }
 
 // args reads the command line.
