@@ -29,6 +29,7 @@ func (nobodyProtected) Check(time.Time, endpoint.Endpoint, []endpoint.Binding, [
 }
 func (nobodyProtected) AtCap(error) bool      { return false }
 func (nobodyProtected) Window() time.Duration { return time.Hour }
+func (nobodyProtected) AtOnce() int           { return 0 }
 
 // mitigator is the life cycle and its link to the device, without the rest.
 type mitigator struct {
