@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -187,16 +188,74 @@ func (s *socket) answers(first uint32, out []bool) error {
 	return failed
 }
 
+// errChanging says that a set could not be listed as it stood at one moment.
+var errChanging = errors.New("others change nf_tables faster than it can be listed")
+
+const maxTries = 5
+
 // list calls each with every key of a set. It returns ENOENT when the set is
-// not there. A set that changed meanwhile is listed again.
+// not there. A set that changed meanwhile is listed again, up to maxTries times;
+// what was listed before an error means nothing.
 func (s *socket) list(p place, begin func(), each func(key)) error {
-	for try := 0; ; try++ {
+	for range maxTries {
 		begin()
+		before, err := s.generation()
+		if err != nil {
+			return err
+		}
 		interrupted, err := s.listOnce(p, each)
-		if err != nil || !interrupted || try == 4 {
+		if err != nil {
+			return err
+		}
+		after, err := s.generation()
+		if err != nil || before == after && !interrupted {
 			return err
 		}
 	}
+	return fmt.Errorf("list set %s: %w", p.set, errChanging)
+}
+
+// generation is the number of nf_tables' last transaction, whoever made it. The
+// kernel does not mark dumps of elements that a transaction interrupted.
+func (s *socket) generation() (uint32, error) {
+	var o outgoing
+	s.seq++
+	o.begin(nftType(unix.NFT_MSG_GETGEN), unix.NLM_F_REQUEST, s.seq, unix.AF_UNSPEC, 0)
+	o.end()
+	if err := s.send(o.b); err != nil {
+		return 0, fmt.Errorf("ask nf_tables for its generation: %w", err)
+	}
+	var id uint32
+	var failed error
+	for answered := false; !answered; {
+		err := s.receive(func(m message) error {
+			if m.seq != s.seq {
+				return nil
+			}
+			answered = true
+			if m.kind == unix.NLMSG_ERROR {
+				failed = m.errno()
+				return nil
+			}
+			if len(m.data) < 4 {
+				failed = errUnknownState
+				return nil
+			}
+			attributes(m.data[4:], func(kind uint16, value []byte) {
+				if kind == unix.NFTA_GEN_ID && len(value) == 4 {
+					id = binary.BigEndian.Uint32(value)
+				}
+			})
+			return nil
+		})
+		if err != nil {
+			return 0, fmt.Errorf("ask nf_tables for its generation: %w: %w", errUnknownState, err)
+		}
+	}
+	if failed != nil {
+		return 0, fmt.Errorf("ask nf_tables for its generation: %w", failed)
+	}
+	return id, nil
 }
 
 func (s *socket) listOnce(p place, each func(key)) (interrupted bool, err error) {

@@ -37,10 +37,12 @@ type watcher struct {
 	once sync.Once
 	end  int // the writing end of a pipe whose closing ends the wait
 	wait int
+	done bool // the reader's: its ends are closed
 }
 
-// Watch begins to listen, and returns what waits for the next change. Call it
-// after the first Prune, whose own notifications would only be thrown away.
+// Watch begins to listen, and returns what waits for the next change, for one
+// goroutine. Call it before the first Prune, so that nothing changes unseen
+// between the two. Its errors but ErrClosed pass: it can be called again.
 func (m *Method) Watch() (next func() (Change, error), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -113,8 +115,6 @@ func (w *watcher) next(s *socket) (Change, error) {
 	touched := false
 	for {
 		if err := w.ready(); err != nil {
-			_ = unix.Close(w.fd)
-			_ = unix.Close(w.wait)
 			return Change{}, err
 		}
 		complete := false
@@ -141,7 +141,13 @@ func (w *watcher) next(s *socket) (Change, error) {
 	}
 }
 
+// ready waits for something to read. Once the method is closed it returns
+// ErrClosed, now and at every later call; after any other error it can be called
+// again.
 func (w *watcher) ready() error {
+	if w.done {
+		return ErrClosed
+	}
 	fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}, {Fd: int32(w.wait), Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(fds, -1)
@@ -152,6 +158,9 @@ func (w *watcher) ready() error {
 			return err
 		}
 		if fds[1].Revents != 0 {
+			w.done = true
+			_ = unix.Close(w.fd)
+			_ = unix.Close(w.wait)
 			return ErrClosed
 		}
 		return nil
