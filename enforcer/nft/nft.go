@@ -103,14 +103,12 @@ func (m *Method) Name() string { return "nftables" }
 // places calls f with the sets that a member belongs to: those of every access level,
 // or those of limited access alone.
 func places(mb reconcile.Member, suffix string, f func(place, key)) {
-	var k key
+	k := keyOf(mb)
 	if !mb.Address.IsValid() {
-		k.n = uint8(copy(k.b[:], mb.MAC[:]))
 		f(place{inet, setMAC + suffix}, k)
 		f(place{bridge, setMAC + suffix}, k)
 		return
 	}
-	k.n = uint8(copy(k.b[:], mb.Address.AsSlice()))
 	if mb.Address.Is4() {
 		f(place{inet, setIP4 + suffix}, k)
 		return

@@ -22,17 +22,21 @@ func (m *Method) Prune(want reconcile.Wanted, keep bool) (reconcile.Report, erro
 		m.reopen()
 		return r, err
 	}
-	p := pruning{method: m, want: want, keep: keep, report: &r, seen: map[[16]byte]struct{}{}}
+	p := pruning{method: m, want: want, keep: keep, report: &r}
+	p.sets = make([]pruned, 0, 8)
 	for _, suffix := range []string{"", limited} {
-		for _, set := range []place{
+		for _, at := range []place{
 			{bridge, setMAC + suffix}, {inet, setMAC + suffix}, {inet, setIP4 + suffix}, {inet, setIP6 + suffix},
 		} {
-			if err := p.set(set, suffix == limited); err != nil {
-				return r, m.checked(err)
-			}
+			p.sets = append(p.sets, pruned{place: at, limited: suffix == limited})
 		}
 	}
-	return r, nil
+	for i := range p.sets {
+		if err := p.strip(&p.sets[i]); err != nil {
+			return r, m.checked(err)
+		}
+	}
+	return r, m.checked(p.fill())
 }
 
 // Repair makes the tables right and leaves the elements as they are, unless
@@ -69,61 +73,107 @@ type pruning struct {
 	want   reconcile.Wanted
 	keep   bool
 	report *reconcile.Report
-	seen   map[[16]byte]struct{}
+	sets   []pruned
 }
 
-// set makes one set what is wanted, in transactions of some thousand elements.
-func (p *pruning) set(at place, limitedOnly bool) error {
+// pruned is one set while it is made what is wanted.
+type pruned struct {
+	place
+	limited bool
+	// listed, right and wanted count the keys that it holds, those of them that
+	// are wanted, and all that are wanted. When the last two are equal nothing is
+	// missing, and it need not be known which keys it holds.
+	listed, right, wanted int
+	holds                 map[key]struct{}
+	edits                 []edit
+}
+
+func (s *pruned) takes(k *key, a desired.Access) bool {
+	return k.n == width(s.place) && in(a, s.limited)
+}
+
+// strip takes out of a set what is not wanted.
+func (p *pruning) strip(s *pruned) error {
 	var edits []edit
-	err := p.method.sock.list(at, func() {
-		clear(p.seen)
-		edits = nil
+	err := p.method.sock.list(s.place, func() {
+		s.listed, s.right, edits = 0, 0, nil
 	}, func(k key) {
-		p.seen[k.b] = struct{}{}
-		if !in(p.want.Access(k.member()), limitedOnly) {
-			edits = append(edits, edit{place: at, key: k, del: true})
+		s.listed++
+		if in(p.want.Access(k.member()), s.limited) {
+			s.right++
+			return
 		}
+		edits = append(edits, edit{place: s.place, key: k, del: true})
 	})
 	if err != nil {
 		return err
 	}
-	if p.keep && !limitedOnly {
+	if p.keep && !s.limited {
 		p.report.Kept += len(edits)
-		edits = nil
+		return nil
 	}
 	p.report.Removed += len(edits)
-	if err := p.method.sock.commit(edits); err != nil {
-		return err
-	}
-	return p.fill(at, limitedOnly)
+	return p.method.sock.commit(edits)
 }
 
 const fillChunk = 16384
 
-func (p *pruning) fill(at place, limitedOnly bool) error {
-	edits := make([]edit, 0, 64)
-	var failed error
+// fill puts into the sets what they lack.
+func (p *pruning) fill() error {
 	p.want.Each(func(mb reconcile.Member) {
-		if failed != nil || !in(mb.Access, limitedOnly) {
-			return
-		}
-		places(mb, "", func(q place, k key) {
-			if _, there := p.seen[k.b]; there || q.family != at.family || k.n != width(at) {
-				return
+		k := keyOf(mb)
+		for i := range p.sets {
+			if p.sets[i].takes(&k, mb.Access) {
+				p.sets[i].wanted++
 			}
-			edits = append(edits, edit{place: at, key: k})
-		})
-		if len(edits) >= fillChunk {
-			failed = p.method.sock.commit(edits)
-			p.report.Added += len(edits)
-			edits = edits[:0]
 		}
 	})
-	if failed != nil {
-		return failed
+	var short []*pruned
+	for i := range p.sets {
+		s := &p.sets[i]
+		if s.wanted <= s.right {
+			continue
+		}
+		short, s.holds = append(short, s), make(map[key]struct{}, s.listed)
+		if s.listed == 0 {
+			continue
+		}
+		err := p.method.sock.list(s.place, func() { clear(s.holds) }, func(k key) { s.holds[k] = struct{}{} })
+		if err != nil {
+			return err
+		}
 	}
-	p.report.Added += len(edits)
-	return p.method.sock.commit(edits)
+	if len(short) == 0 {
+		return nil
+	}
+	var failed error
+	p.want.Each(func(mb reconcile.Member) {
+		k := keyOf(mb)
+		for _, s := range short {
+			if failed != nil || !s.takes(&k, mb.Access) {
+				continue
+			}
+			if _, there := s.holds[k]; there {
+				continue
+			}
+			if s.edits = append(s.edits, edit{place: s.place, key: k}); len(s.edits) >= fillChunk {
+				failed = p.add(s)
+			}
+		}
+	})
+	for _, s := range short {
+		if failed == nil {
+			failed = p.add(s)
+		}
+	}
+	return failed
+}
+
+func (p *pruning) add(s *pruned) error {
+	p.report.Added += len(s.edits)
+	err := p.method.sock.commit(s.edits)
+	s.edits = s.edits[:0]
+	return err
 }
 
 func in(a desired.Access, limitedOnly bool) bool {
@@ -142,6 +192,15 @@ func width(p place) uint8 {
 		return 16
 	}
 	return 6
+}
+
+func keyOf(mb reconcile.Member) (k key) {
+	if mb.Address.IsValid() {
+		k.n = uint8(copy(k.b[:], mb.Address.AsSlice()))
+	} else {
+		k.n = uint8(copy(k.b[:], mb.MAC[:]))
+	}
+	return k
 }
 
 func (k key) member() reconcile.Member {
