@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cordon-security/cordon/internal/testlan"
+	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 	"github.com/cordon-security/cordon/mitigator/device"
 	"github.com/cordon-security/cordon/mitigator/endpoint"
 	"github.com/cordon-security/cordon/mitigator/event"
@@ -36,6 +38,23 @@ type mitigator struct {
 	store  store.Store
 	engine *lifecycle.Engine
 	link   *device.Link
+	deaf   *deaf
+}
+
+// deaf loses what the device says while it is on, as a full disk or a crash
+// between the device's answer and its record does.
+type deaf struct {
+	*lifecycle.Engine
+	on   atomic.Bool
+	lost atomic.Int32
+}
+
+func (d *deaf) DeviceStatus(ctx context.Context, device string, s []*wirev1.QuarantineStatus) error {
+	if d.on.Load() && len(s) > 0 {
+		d.lost.Add(1)
+		return errors.New("the store is full")
+	}
+	return d.Engine.DeviceStatus(ctx, device, s)
 }
 
 func newMitigator(t *testing.T, r *rig) *mitigator {
@@ -53,8 +72,9 @@ func newMitigator(t *testing.T, r *rig) *mitigator {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.deaf = &deaf{Engine: m.engine}
 	m.link, err = device.New(device.Options{
-		Name: "gate", Socket: r.host.Path(socket), Store: s, Lifecycle: m.engine, Log: slog.New(slog.DiscardHandler),
+		Name: "gate", Socket: r.host.Path(socket), Store: s, Lifecycle: m.deaf, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -146,4 +166,70 @@ func TestMitigatorAndDevice(t *testing.T) {
 	r.start()
 	m.reaches(r, threat.Released, threat.QuarantineEnded)
 	r.reaches(lan.Printer, true, testlan.AliceIPv4, testlan.WebIPv4)
+}
+
+// TestLostAnswerOfARelease loses the device's word that a quarantine is lifted:
+// the device keeps no trace of it, so the mitigator must ask again.
+func TestLostAnswerOfARelease(t *testing.T) {
+	lan, r := standard(t, bridged)
+	m := newMitigator(t, r)
+	r.reaches(lan.Printer, true, testlan.WebIPv4) // through the appliance, which learns its MAC
+	r.eventually("the quarantine is in force", func() error {
+		q, err := m.byHand(t.Context(), lan)
+		if err == nil && q.State != threat.QuarantineInForce {
+			err = fmt.Errorf("it is %s", q.State)
+		}
+		return err
+	})
+	q, err := m.byHand(t.Context(), lan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.deaf.on.Store(true)
+	if _, err := m.engine.ReleaseByPerson(t.Context(), q.EndpointID, "eve", "clean"); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the answer is lost", func() error {
+		if m.deaf.lost.Load() == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	r.reaches(lan.Printer, true, testlan.AliceIPv4)
+	m.deaf.on.Store(false)
+	r.eventually("the release ends", func() error {
+		return m.store.View(t.Context(), func(v store.View) error {
+			now, err := v.Quarantine(q.ID)
+			if err == nil && now.State != threat.QuarantineEnded {
+				err = fmt.Errorf("it is %s; the device: %+v", now.State, m.link.State())
+			}
+			return err
+		})
+	})
+}
+
+// byHand quarantines the printer, once its MAC is known, and returns what stands.
+func (m *mitigator) byHand(ctx context.Context, lan *testlan.Standard) (q threat.Quarantine, err error) {
+	hw, err := lan.Printer.MAC(testlan.Port)
+	if err != nil {
+		return q, err
+	}
+	mac, err := endpoint.MACFrom(hw)
+	if err != nil {
+		return q, err
+	}
+	var ep endpoint.Endpoint
+	var stands bool
+	err = m.store.View(ctx, func(v store.View) error {
+		var known bool
+		if ep, known, err = v.EndpointByMAC(mac); err != nil || !known {
+			return errors.Join(err, errors.New("the printer is not known yet"))
+		}
+		q, stands, err = v.ActiveQuarantine(ep.ID)
+		return err
+	})
+	if err != nil || stands {
+		return q, err
+	}
+	return m.engine.QuarantineByPerson(ctx, ep.ID, threat.AccessLimited, "test", "eve", 0)
 }

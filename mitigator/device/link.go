@@ -55,6 +55,9 @@ type Link struct {
 	state State
 	// stale makes the next order a snapshot: what the device holds is not known.
 	stale bool
+	// unconfirmed makes the next sync ask again after releases whose end was not
+	// heard: the answer may have been lost, and the device keeps no trace of them.
+	unconfirmed bool
 }
 
 // State is what is known of a device now.
@@ -169,6 +172,7 @@ func (l *Link) session(ctx context.Context) error {
 		return ctx.Err()
 	}
 	l.log.Info("enforcement device connected")
+	l.setUnconfirmed(true)
 	for {
 		err := l.sync(ctx)
 		if err != nil {
@@ -262,14 +266,41 @@ func (l *Link) syncOnce(ctx context.Context) (done bool, err error) {
 		return false, fmt.Errorf("read orders: %w", err)
 	}
 	if !fits {
-		return true, l.snapshot(ctx, epoch)
+		return false, l.snapshot(ctx, epoch)
 	}
 	rev := &wirev1.Revision{Epoch: epoch, Number: head}
 	if head == st.Held.GetNumber() {
 		l.set(func(s *State) { s.Ordered = rev })
-		return true, nil
+		return true, l.confirmReleases(ctx, rev)
 	}
 	return false, l.delta(ctx, st.Held, rev, orders)
+}
+
+// confirmReleases orders what is being released lifted once more, on the
+// revision that the device holds: it answers for what is gone already.
+func (l *Link) confirmReleases(ctx context.Context, held *wirev1.Revision) error {
+	l.mu.Lock()
+	due := l.unconfirmed
+	l.unconfirmed = false
+	l.mu.Unlock()
+	if !due {
+		return nil
+	}
+	var orders []store.Order
+	err := l.store.View(ctx, func(v store.View) error {
+		qs, err := v.QuarantinesIn(threat.QuarantineReleasing, perOrder)
+		for _, q := range qs {
+			orders = append(orders, store.Order{Quarantine: q})
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read releases: %w", err)
+	}
+	if len(orders) == 0 {
+		return nil
+	}
+	return l.delta(ctx, held, held, orders)
 }
 
 func (l *Link) delta(ctx context.Context, base, rev *wirev1.Revision, orders []store.Order) error {
@@ -329,6 +360,7 @@ func (l *Link) snapshot(ctx context.Context, epoch uint64) error {
 		}
 		if s.Last {
 			l.setStale(false)
+			l.setUnconfirmed(true)
 			resp.Statuses = statuses
 			return l.applied(ctx, rev, resp)
 		}
@@ -360,6 +392,12 @@ func (l *Link) setStale(v bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stale = v
+}
+
+func (l *Link) setUnconfirmed(v bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unconfirmed = v
 }
 
 func wire(q threat.Quarantine) *wirev1.Quarantine {

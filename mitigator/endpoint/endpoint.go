@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -84,6 +85,16 @@ type Binding struct {
 	// Source is who said so: "device:NAME", "agent:ID".
 	Source string
 }
+
+// ByDevice reports whether an enforcement device saw the binding on its network,
+// which weighs more than what an agent says of itself.
+func (b Binding) ByDevice() bool { return strings.HasPrefix(b.Source, DeviceSource) }
+
+// The sources of bindings begin with these.
+const (
+	DeviceSource = "device:"
+	AgentSource  = "agent:"
+)
 
 // Slack is how far a binding's edges are stretched when an alert is resolved: a
 // detector's clock and the neighbour event's are not the same, and a machine's

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
+	"github.com/cordon-security/cordon/mitigator/endpoint"
 	"github.com/cordon-security/cordon/mitigator/fleet"
 	"github.com/cordon-security/cordon/mitigator/store"
 	"github.com/cordon-security/cordon/mitigator/threat"
@@ -167,7 +168,7 @@ func (e *Engine) Observe(ctx context.Context, agentID string, source netip.Addr,
 	if len(o.GetHostname()) > maxHostname {
 		return fmt.Errorf("host name of %d bytes: at most %d", len(o.GetHostname()), maxHostname)
 	}
-	bindings, err := parseBindings(o.GetBindings(), "agent:"+agentID)
+	bindings, err := e.parseBindings(o.GetBindings(), endpoint.AgentSource+agentID)
 	if err != nil {
 		return err
 	}
@@ -180,7 +181,7 @@ func (e *Engine) Observe(ctx context.Context, agentID string, source netip.Addr,
 			if !slices.Contains(ep.MACs, b.MAC) {
 				continue
 			}
-			if err := e.agentBinding(j, b); err != nil {
+			if err := e.agentBinding(j, ep, b); err != nil {
 				return err
 			}
 		}
@@ -188,26 +189,85 @@ func (e *Engine) Observe(ctx context.Context, agentID string, source netip.Addr,
 	})
 }
 
-// agentBinding opens a binding on an agent's word, unless the network has said
-// something else of the address: what a device saw on the wire weighs more.
-func (e *Engine) agentBinding(j *job, b seen) error {
-	held, err := j.tx.Bindings(b.Addr)
+// maxAgentBindings is how many addresses of one MAC may stand on an agent's word.
+const maxAgentBindings = 64
+
+// agentBinding opens a binding on an agent's word: from now on, never in the
+// past, and only for an address that nobody else is known by.
+func (e *Engine) agentBinding(j *job, ep endpoint.Endpoint, b seen) error {
+	b.From, b.LastSeen = j.now, j.now
+	why, err := e.notTheAgents(j, ep, b)
 	if err != nil {
-		return err
+		return fmt.Errorf("who has %s: %w", b.Addr, err)
 	}
-	for _, h := range held {
-		if h.Until.IsZero() && h.MAC != b.MAC && strings.HasPrefix(h.Source, "device:") {
-			j.say("an agent claims an address that a device sees elsewhere; ignored", "address", b.Addr, "agent", b.Source,
-				"mac", b.MAC, "seen_at_mac", h.MAC)
-			return nil
-		}
+	if why != "" {
+		j.say("an agent's claim to an address is not believed", "address", b.Addr, "mac", b.MAC, "source", b.Source, "why", why)
+		return nil
 	}
+	e.neighbors.forget(b.Addr)
 	return e.bind(j, b)
 }
 
-// AgentConnected notes whether an agent's channel is open.
-func (e *Engine) AgentConnected(_ context.Context, agentID string, connected bool) {
+// notTheAgents says why an address is not believed to be the agent's endpoint's;
+// empty when it is.
+func (e *Engine) notTheAgents(j *job, ep endpoint.Endpoint, b seen) (string, error) {
+	held, err := j.tx.Bindings(b.Addr)
+	if err != nil {
+		return "", err
+	}
+	for _, h := range held {
+		if h.Until.IsZero() && h.MAC == b.MAC {
+			return "", nil
+		}
+		if h.Until.IsZero() && !slices.Contains(ep.MACs, h.MAC) {
+			return "it is " + h.MAC.String() + "'s by " + h.Source, nil
+		}
+	}
+	other, known, err := j.tx.EndpointByAddress(b.Addr)
+	if err != nil {
+		return "", err
+	}
+	if known && other.ID != ep.ID {
+		return "endpoint " + other.Name() + " is known by it", nil
+	}
+	own, err := j.tx.BindingsOfMAC(b.MAC)
+	if err != nil {
+		return "", err
+	}
+	if len(own) >= maxAgentBindings {
+		return fmt.Sprintf("%s has %d addresses already", b.MAC, len(own)), nil
+	}
+	return "", nil
+}
+
+// AgentConnected notes whether an agent's channel is open. When it closes, what
+// was delivered and not answered waits for the agent again, for as long as any
+// task does: that it was written to a connection which then broke says nothing
+// of the endpoint.
+func (e *Engine) AgentConnected(ctx context.Context, agentID string, connected bool) {
 	e.log.Info("agent", "agent", agentID, "connected", connected)
+	if connected {
+		return
+	}
+	err := e.update(context.WithoutCancel(ctx), func(j *job) error {
+		tasks, err := j.tx.OpenTasks(agentID)
+		if err != nil {
+			return err
+		}
+		for _, task := range tasks {
+			if task.State != threat.TaskDelivered {
+				continue
+			}
+			task.State, task.DeliveredAt, task.HoldUntil = threat.TaskPending, time.Time{}, j.now.Add(e.policy.Hold)
+			if err := j.tx.SetTask(task); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		e.log.Error("tasks of an agent that left keep their deadlines", "agent", agentID, "err", err)
+	}
 }
 
 // timeOr is a wire time, or now when it is unset or lies ahead.

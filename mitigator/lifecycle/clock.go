@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cordon-security/cordon/mitigator/endpoint"
 	"github.com/cordon-security/cordon/mitigator/store"
 	"github.com/cordon-security/cordon/mitigator/threat"
 )
@@ -143,6 +144,9 @@ func (e *Engine) expireQuarantines(j *job) (int, error) {
 
 // retryHeld orders held quarantines, oldest first, as far as the cap allows now.
 func (e *Engine) retryHeld(ctx context.Context) error {
+	if e.policy.Mode == threat.Observe {
+		return nil
+	}
 	var any bool
 	err := e.store.View(ctx, func(v store.View) error {
 		qs, err := v.QuarantinesIn(threat.QuarantineHeld, 1)
@@ -166,6 +170,26 @@ func (e *Engine) retryHeld(ctx context.Context) error {
 	})
 }
 
+// neverOrder ends a held quarantine whose endpoint is protected since, and tells
+// the threats that waited for it.
+func (e *Engine) neverOrder(j *job, q threat.Quarantine, ep endpoint.Endpoint, refusal error) error {
+	holders, err := e.holders(j, q)
+	if err != nil {
+		return err
+	}
+	for _, t := range holders {
+		t.QuarantineID, t.WaitingFor = "", "a person to decide: "+refusal.Error()
+		if err := e.note(j, &t, ep, threat.ByPolicy, "quarantine refused: "+refusal.Error()); err != nil {
+			return err
+		}
+		if err := j.tx.SetThreat(t); err != nil {
+			return err
+		}
+	}
+	q.State, q.Detail, q.EndedAt, q.EndedBy = threat.QuarantineEnded, refusal.Error(), j.now, threat.ByPolicy
+	return j.tx.SetQuarantine(q)
+}
+
 func (e *Engine) unhold(j *job, q threat.Quarantine) (bool, error) {
 	ep, err := j.tx.Endpoint(q.EndpointID)
 	if err != nil {
@@ -175,9 +199,8 @@ func (e *Engine) unhold(j *job, q threat.Quarantine) (bool, error) {
 	if err != nil || (refusal != nil && e.guard.AtCap(refusal)) {
 		return false, err
 	}
-	if refusal != nil { // protected since: it will never be ordered
-		q.State, q.Detail, q.EndedAt, q.EndedBy = threat.QuarantineEnded, refusal.Error(), j.now, threat.ByPolicy
-		return true, j.tx.SetQuarantine(q)
+	if refusal != nil {
+		return true, e.neverOrder(j, q, ep, refusal)
 	}
 	// The cap counts it from now on, not from when it was first wished for.
 	q.State, q.Detail, q.CreatedAt = threat.QuarantineOrdered, "", j.now

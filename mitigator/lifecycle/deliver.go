@@ -122,8 +122,15 @@ func (e *Engine) again(j *job, t threat.Threat, ev event.Event, l event.Local, m
 		t.Flows = append(t.Flows, fl)
 	}
 	ok, why := containable(l, mac)
-	if t.State.Ended() || t.Containable || !ok {
+	if t.State.Ended() {
 		return j.tx.SetThreat(t)
+	}
+	if t.Containable || !ok {
+		f, ep, err := j.facts(t)
+		if err != nil {
+			return err
+		}
+		return e.apply(j, t, f, ep, threat.OnAgain(e.policy, f))
 	}
 	t.Containable, t.Spoofable, t.Role, t.RoleReason = ok, why, l.Role, l.RoleReason
 	f, ep, err := j.facts(t)

@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/cordon-security/cordon/mitigator/endpoint"
 	"github.com/cordon-security/cordon/mitigator/store"
@@ -27,6 +29,9 @@ type Guard interface {
 	AtCap(err error) bool
 	// Window is how far back the cap counts.
 	Window() time.Duration
+	// AtOnce is how many quarantines may stand at once; 0 for no limit. Check is
+	// not told of more than one above it.
+	AtOnce() int
 }
 
 // Options are what an Engine needs.
@@ -163,7 +168,9 @@ func (j *job) facts(t threat.Threat) (threat.Facts, endpoint.Endpoint, error) {
 // apply makes a decision on a threat durable, with all that it causes. The
 // threat must be stored already.
 func (e *Engine) apply(j *job, t threat.Threat, f threat.Facts, ep endpoint.Endpoint, d threat.Decision) error {
-	t.WaitingFor = d.WaitingFor
+	if d.Quarantine == "" {
+		t.WaitingFor = d.WaitingFor
+	}
 	if d.Hold {
 		t.QuarantineID = f.Quarantine.ID
 	}
@@ -248,9 +255,18 @@ func (e *Engine) cancelTasks(j *job, t threat.Threat) error {
 // maxCause bounds what an agent or a device can write into a timeline.
 const maxCause = 1000
 
+// clip makes text from outside fit for a timeline and for an order: no more than
+// maxCause bytes, no control characters, no half characters, which a message
+// could not carry.
 func clip(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 	if len(s) <= maxCause {
 		return s
 	}
-	return s[:maxCause] + " …"
+	return strings.ToValidUTF8(s[:maxCause], "") + " …"
 }

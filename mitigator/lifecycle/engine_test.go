@@ -37,6 +37,7 @@ func (g testGuard) Check(_ time.Time, e endpoint.Endpoint, _ []endpoint.Binding,
 }
 func (testGuard) AtCap(err error) bool  { return errors.Is(err, errCap) }
 func (testGuard) Window() time.Duration { return time.Hour }
+func (testGuard) AtOnce() int           { return 2 }
 
 // world is an engine on a real store, with a clock that the test moves.
 type world struct {

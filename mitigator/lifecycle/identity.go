@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,12 +24,12 @@ type seen struct {
 // maxBindings bounds what one message may claim.
 const maxBindings = 4096
 
-func parseBindings(in []*wirev1.AddressBinding, source string) ([]seen, error) {
+func (e *Engine) parseBindings(in []*wirev1.AddressBinding, source string) ([]seen, error) {
 	if len(in) > maxBindings {
 		return nil, fmt.Errorf("%d address bindings in one message: at most %d", len(in), maxBindings)
 	}
 	var out []seen
-	now := time.Now().UTC()
+	now := e.now().UTC()
 	for _, b := range in {
 		addr, ok := netip.AddrFromSlice(b.GetAddress())
 		if !ok {
@@ -98,9 +97,16 @@ func (c *neighborCache) record(b seen) {
 	c.holds[b.Addr] = heldBinding{mac: b.MAC, recorded: b.LastSeen}
 }
 
+// forget makes the next observation of the address count as news.
+func (c *neighborCache) forget(a netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.holds, a)
+}
+
 // DeviceBindings takes in the address bindings that a device sees on its network.
 func (e *Engine) DeviceBindings(ctx context.Context, device string, in []*wirev1.AddressBinding) error {
-	all, err := parseBindings(in, "device:"+device)
+	all, err := e.parseBindings(in, endpoint.DeviceSource+device)
 	if err != nil {
 		return fmt.Errorf("bindings from device %s: %w", device, err)
 	}
@@ -267,7 +273,7 @@ func (e *Engine) seenAt(j *job, a netip.Addr) (endpoint.MAC, bool, error) {
 		return endpoint.MAC{}, false, fmt.Errorf("bindings of %s: %w", a, err)
 	}
 	for _, b := range bindings {
-		if b.Until.IsZero() && strings.HasPrefix(b.Source, "device:") {
+		if b.Until.IsZero() && b.ByDevice() {
 			return b.MAC, true, nil
 		}
 	}
@@ -281,15 +287,53 @@ func (e *Engine) proveMAC(j *job, ep *endpoint.Endpoint, mac endpoint.MAC) error
 	if slices.Contains(ep.MACs, mac) {
 		return nil
 	}
-	ep.MACs = append(ep.MACs, mac)
 	other, taken, err := j.tx.EndpointByMAC(mac)
-	if err != nil || !taken {
+	if err != nil {
 		return err
+	}
+	ep.MACs = append(ep.MACs, mac)
+	if !taken || other.ID == ep.ID {
+		return nil
 	}
 	if other.AgentID != "" {
 		j.say("another agent speaks from this MAC now", "mac", mac, "agent", ep.AgentID, "before", other.AgentID)
 	}
+	if other.AgentID != "" && len(other.MACs) > 1 {
+		return e.lend(j, other, mac)
+	}
+	for _, m := range other.MACs {
+		if !slices.Contains(ep.MACs, m) {
+			ep.MACs = append(ep.MACs, m)
+		}
+	}
 	return e.absorb(j, other, *ep)
+}
+
+// lend takes a MAC from an endpoint that has others: a dock or an adapter that
+// went to a colleague's desk is no reason to take the two machines for one. A
+// quarantine that stands on the MAC stays on it: only a release ends it.
+func (e *Engine) lend(j *job, from endpoint.Endpoint, mac endpoint.MAC) error {
+	from.MACs = slices.DeleteFunc(from.MACs, func(m endpoint.MAC) bool { return m == mac })
+	if err := j.tx.SetEndpoint(from); err != nil {
+		return err
+	}
+	q, ok, err := j.tx.ActiveQuarantine(from.ID)
+	if err != nil || !ok || !slices.Contains(q.MACs, mac) {
+		return err
+	}
+	holders, err := e.holders(j, q)
+	if err != nil {
+		return err
+	}
+	for _, t := range holders {
+		if err := e.note(j, &t, from, threat.ByPolicy, fmt.Sprintf("another machine uses %s now, which stays quarantined until quarantine %s is released", mac, q.ID)); err != nil {
+			return err
+		}
+		if err := j.tx.SetThreat(t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // proveAddress makes an endpoint that no device sees known by the address that
@@ -326,68 +370,111 @@ func (e *Engine) absorb(j *job, from, into endpoint.Endpoint) error {
 }
 
 // joinQuarantines makes one of the two that stand when both endpoints turn out
-// to be one machine: the second takes the first's MACs over before the first
-// ends, so that nothing opens in between and nothing is left that no release
-// finds.
+// to be one machine: one that is ordered before one that is held, a person's
+// before policy's, with the stricter access, the later end and the MACs of both.
+// It is ordered before the other ends, so that nothing opens in between.
 func (e *Engine) joinQuarantines(j *job, from, into endpoint.Endpoint) error {
-	old, ok, err := j.tx.ActiveQuarantine(from.ID)
+	drop, ok, err := j.tx.ActiveQuarantine(from.ID)
 	if err != nil || !ok {
 		return err
 	}
-	q, ok, err := j.tx.ActiveQuarantine(into.ID)
+	keep, ok, err := j.tx.ActiveQuarantine(into.ID)
 	if err != nil || !ok {
 		return err
 	}
-	for _, m := range old.MACs {
-		if !slices.Contains(q.MACs, m) {
-			q.MACs = append(q.MACs, m)
-		}
+	if outranks(drop, keep) {
+		keep, drop = drop, keep
 	}
-	if err := j.tx.SetQuarantine(q); err != nil {
-		return err
-	}
-	if q.State.Ordered() {
-		if err := e.send(j, q.ID); err != nil {
-			return err
-		}
-	}
-	holders, err := e.holders(j, old)
+	holders, err := e.holders(j, drop)
 	if err != nil {
 		return err
 	}
 	for _, t := range holders {
-		t.QuarantineID = q.ID
+		t.QuarantineID = keep.ID
 		if err := j.tx.SetThreat(t); err != nil {
 			return err
 		}
 	}
-	return e.end(j, old, threat.ByPolicy, "joined with quarantine "+q.ID)
+	keep = combined(keep, drop)
+	keep.EndpointID = into.ID
+	lifted := drop.State.Ordered()
+	drop.State, drop.EndedAt, drop.EndedBy, drop.Detail = threat.QuarantineEnded, j.now, threat.ByPolicy, ""
+	drop.Confirmation = "joined with quarantine " + keep.ID
+	if lifted {
+		drop.State = threat.QuarantineReleasing
+	}
+	// The one that ends first: at most one may be active.
+	if err := errors.Join(j.tx.SetQuarantine(drop), j.tx.SetQuarantine(keep)); err != nil {
+		return err
+	}
+	if keep.State.Ordered() {
+		if err := e.send(j, keep.ID); err != nil {
+			return err
+		}
+	}
+	if !lifted {
+		return nil
+	}
+	return e.send(j, drop.ID)
+}
+
+// outranks reports whether a is the one of two quarantines that stays.
+func outranks(a, b threat.Quarantine) bool {
+	if a.State.Ordered() != b.State.Ordered() {
+		return a.State.Ordered()
+	}
+	return a.Actor != threat.ByPolicy && b.Actor == threat.ByPolicy
+}
+
+// combined is what two quarantines of one machine ask for together.
+func combined(keep, other threat.Quarantine) threat.Quarantine {
+	keep = grown(keep, other.MACs)
+	if other.Access == threat.AccessNone {
+		keep.Access = threat.AccessNone
+	}
+	if other.ExpiresAt.IsZero() || !keep.ExpiresAt.IsZero() && other.ExpiresAt.After(keep.ExpiresAt) {
+		keep.ExpiresAt = other.ExpiresAt
+	}
+	if other.Actor != threat.ByPolicy {
+		keep.Actor = other.Actor // an agent's word must not end what a person decided
+	}
+	return keep
+}
+
+// grown adds MACs to a quarantine. With a new one it is not in force until a
+// device has read that back too.
+func grown(q threat.Quarantine, macs []endpoint.MAC) threat.Quarantine {
+	for _, m := range macs {
+		if slices.Contains(q.MACs, m) {
+			continue
+		}
+		q.MACs = append(slices.Clone(q.MACs), m)
+		if q.State == threat.QuarantineInForce {
+			q.State = threat.QuarantineOrdered
+		}
+	}
+	return q
 }
 
 // widen makes the endpoint's active quarantine cover MACs that were learned
-// since it was ordered.
+// since it was ordered. Observe mode adds nothing to what stands.
 func (e *Engine) widen(j *job, ep endpoint.Endpoint) error {
 	q, ok, err := j.tx.ActiveQuarantine(ep.ID)
-	if err != nil || !ok {
+	if err != nil || !ok || e.policy.Mode == threat.Observe {
 		return err
 	}
-	var added bool
-	for _, m := range ep.MACs {
-		if !slices.Contains(q.MACs, m) {
-			q.MACs, added = append(q.MACs, m), true
-		}
-	}
-	if !added {
+	wide := grown(q, ep.MACs)
+	if len(wide.MACs) == len(q.MACs) {
 		return nil
 	}
 	refusal, err := e.check(j, ep)
 	if err != nil || (refusal != nil && !e.guard.AtCap(refusal)) {
 		return err
 	}
-	if err := j.tx.SetQuarantine(q); err != nil {
+	if err := j.tx.SetQuarantine(wide); err != nil {
 		return err
 	}
-	if !q.State.Ordered() {
+	if !wide.State.Ordered() {
 		return nil
 	}
 	return e.send(j, q.ID)

@@ -22,6 +22,7 @@ func (e *Engine) contain(j *job, t *threat.Threat, ep endpoint.Endpoint, reason 
 	if e.policy.Expire > 0 {
 		q.ExpiresAt = j.now.Add(e.policy.Expire)
 	}
+	waited := t.WaitingFor
 	if err := e.place(j, ep, &q); err != nil {
 		return err
 	}
@@ -31,13 +32,16 @@ func (e *Engine) contain(j *job, t *threat.Threat, ep endpoint.Endpoint, reason 
 		return e.note(j, t, ep, threat.ByPolicy, "observe mode: would have quarantined "+describe(ep, q))
 	case threat.QuarantineRefused:
 		t.WaitingFor = "a person to decide: " + q.Detail
+		if t.WaitingFor == waited {
+			return nil // said already: a burst of events must not fill the timeline
+		}
 		return e.note(j, t, ep, threat.ByPolicy, "quarantine refused: "+q.Detail)
 	case threat.QuarantineHeld:
 		t.QuarantineID = q.ID
 		t.WaitingFor = "the cap: " + q.Detail
 		return e.note(j, t, ep, threat.ByPolicy, "quarantine held: "+q.Detail)
 	}
-	t.QuarantineID = q.ID
+	t.QuarantineID, t.WaitingFor = q.ID, ""
 	return e.note(j, t, ep, threat.ByPolicy, fmt.Sprintf("quarantine ordered: %s (%s)", describe(ep, q), reason))
 }
 
@@ -76,9 +80,11 @@ func (e *Engine) check(j *job, ep endpoint.Endpoint) (refusal, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("count recent quarantines: %w", err)
 	}
-	active, err := j.tx.CountActiveQuarantines()
-	if err != nil {
-		return nil, fmt.Errorf("count quarantines: %w", err)
+	active := 0
+	if limit := e.guard.AtOnce(); limit > 0 {
+		if active, err = j.tx.CountOrderedQuarantines(limit + 1); err != nil {
+			return nil, fmt.Errorf("count quarantines: %w", err)
+		}
 	}
 	var bindings []endpoint.Binding
 	for _, m := range ep.MACs {
@@ -165,6 +171,9 @@ var ErrAlready = errors.New("the endpoint is quarantined already")
 
 // ErrNotQuarantined means that there is nothing to release.
 var ErrNotQuarantined = errors.New("the endpoint is not quarantined")
+
+// ErrEnded means that the threat has come to its end already.
+var ErrEnded = errors.New("the threat has ended already")
 
 // ErrNoMAC means that the endpoint is known by no MAC, which a quarantine binds to.
 var ErrNoMAC = errors.New("the endpoint's MAC is not known yet")
@@ -255,6 +264,26 @@ func (e *Engine) ReleaseByPerson(ctx context.Context, endpointID int64, admin, c
 		return err
 	})
 	return q, err
+}
+
+// CloseByPerson ends a threat on an administrator's judgement: what waits for a
+// person must be endable by one, also where no quarantine stands. A quarantine
+// of policy that only this threat held is released with it.
+func (e *Engine) CloseByPerson(ctx context.Context, threatID int64, admin, note string) error {
+	return e.update(ctx, func(j *job) error {
+		t, err := j.tx.Threat(threatID)
+		if err != nil {
+			return fmt.Errorf("threat %d: %w", threatID, err)
+		}
+		if t.State.Ended() {
+			return fmt.Errorf("threat %d is %s: %w", threatID, t.State, ErrEnded)
+		}
+		f, ep, err := j.facts(t)
+		if err != nil {
+			return err
+		}
+		return e.apply(j, t, f, ep, threat.OnClosed("admin:"+admin, "closed: "+note))
+	})
 }
 
 // finish ends the threats that a quarantine stands for.

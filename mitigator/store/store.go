@@ -44,8 +44,6 @@ type Store interface {
 type View interface {
 	// Threat returns ErrNotFound when there is none.
 	Threat(id int64) (threat.Threat, error)
-	// OpenThreat finds the endpoint's threat of the kind that has not ended.
-	OpenThreat(endpointID int64, kind string) (threat.Threat, bool, error)
 	// LastThreat finds the endpoint's newest threat of the kind, ended or not.
 	LastThreat(endpointID int64, kind string) (threat.Threat, bool, error)
 	// Threats lists the newest first, those below beforeID when it is not 0.
@@ -79,8 +77,9 @@ type View interface {
 	// QuarantineTimes lists when quarantines that reached a device were ordered,
 	// since a time: what the fleet's cap counts.
 	QuarantineTimes(since time.Time) ([]time.Time, error)
-	// CountActiveQuarantines counts those a device shall hold.
-	CountActiveQuarantines() (int, error)
+	// CountOrderedQuarantines counts those that a device shall hold, up to a
+	// limit: it runs inside every containment, whose time must not grow with them.
+	CountOrderedQuarantines(limit int) (int, error)
 	// Orders lists what changed after a revision of the present epoch, each
 	// quarantine once, and the revision that they lead to: the head, or less where
 	// the limit cut them off. ok is false when the
@@ -150,10 +149,12 @@ type Tx interface {
 	AddEndpoint(e *endpoint.Endpoint) error
 	// SetEndpoint replaces it; MACs that another endpoint had move here.
 	SetEndpoint(e endpoint.Endpoint) error
-	// MergeEndpoint moves threats and quarantines from one endpoint to another and
-	// removes the first.
+	// MergeEndpoint moves threats, quarantines and MACs from one endpoint to
+	// another and removes the first. At most one of the two may have an active
+	// quarantine.
 	MergeEndpoint(from, into int64) error
-	// OpenBinding starts a binding, or confirms the one that holds.
+	// OpenBinding starts a binding, or confirms the one that holds; a confirmation
+	// by a device makes it the device's.
 	OpenBinding(b endpoint.Binding) error
 	// CloseBinding ends the address's binding to the MAC if it holds.
 	CloseBinding(a netip.Addr, m endpoint.MAC, at time.Time) error

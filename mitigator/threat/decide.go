@@ -57,9 +57,7 @@ func OnDetected(p Policy, f Facts, source string) Decision {
 	var d Decision
 	t := f.Threat
 	d.step(Detected, "source:"+source, fmt.Sprintf("%s (role %s: %s)", t.Signature, t.Role, t.RoleReason))
-	if p.containsFirst(t.Severity) && mayContain(f) == "" && f.Quarantine == nil {
-		d.Quarantine = fmt.Sprintf("contained first: severity %s", t.Severity)
-	}
+	d.containFirst(p, f)
 	if f.AgentName == "" {
 		d.unresolved(p, f, ByPolicy, "the endpoint has no agent", p.NoAgent)
 		return d
@@ -67,6 +65,18 @@ func OnDetected(p Policy, f Facts, source string) Decision {
 	d.step(Assessing, ByPolicy, "assessment ordered from the agent on "+f.AgentName)
 	d.Task = Assess
 	return d
+}
+
+// containFirst contains the endpoint before anything is known of it, or holds
+// the containment that stands: it must last as long as one assessment runs.
+func (d *Decision) containFirst(p Policy, f Facts) {
+	switch {
+	case !p.containsFirst(f.Threat.Severity) || mayContain(f) != "":
+	case f.Quarantine != nil:
+		d.Hold = true
+	default:
+		d.Quarantine = fmt.Sprintf("contained first: severity %s", f.Threat.Severity)
+	}
 }
 
 // Report is what an agent's result comes down to.
@@ -160,9 +170,38 @@ func OnIdentified(p Policy, f Facts) Decision {
 	var d Decision
 	d.step(f.Threat.State, ByPolicy, "the endpoint is known by its MAC now")
 	if f.Threat.State == Unresolved {
-		d.quarantine(p, f, p.NoAgent)
+		d.quarantine(p, f, p.choice(f))
 	}
 	return d
+}
+
+// OnAgain decides when one more event feeds a threat. One that is unresolved and
+// holds no quarantine is decided on anew: policy may have changed since, as from
+// observe to enforce. The decision is empty when nothing follows.
+func OnAgain(p Policy, f Facts) Decision {
+	var d Decision
+	if p.Mode == Enforce && f.Threat.State == Unresolved && f.Threat.QuarantineID == "" {
+		d.quarantine(p, f, p.choice(f))
+	}
+	if d.Quarantine == "" && !d.Hold {
+		return Decision{WaitingFor: f.Threat.WaitingFor}
+	}
+	return d
+}
+
+// OnClosed decides when a person ends a threat on their own judgement.
+func OnClosed(actor, note string) Decision {
+	d := Decision{CancelTasks: true, Release: true}
+	d.step(Closed, actor, note)
+	return d
+}
+
+// choice is what policy does with the endpoint when nobody settles the threat.
+func (p Policy) choice(f Facts) Choice {
+	if f.AgentName == "" {
+		return p.NoAgent
+	}
+	return p.Unresolved
 }
 
 // unresolved enters Unresolved and decides on quarantine.
@@ -239,11 +278,10 @@ func suffix(detail string) string {
 func OnBetterEvidence(p Policy, f Facts, why string) Decision {
 	var d Decision
 	d.step(f.Threat.State, ByPolicy, "a later event shows more: "+why)
-	switch {
-	case f.Threat.State == Unresolved:
-		d.quarantine(p, f, p.NoAgent)
-	case p.containsFirst(f.Threat.Severity) && mayContain(f) == "" && f.Quarantine == nil:
-		d.Quarantine = fmt.Sprintf("contained first: severity %s", f.Threat.Severity)
+	if f.Threat.State == Unresolved {
+		d.quarantine(p, f, p.choice(f))
+		return d
 	}
+	d.containFirst(p, f)
 	return d
 }

@@ -103,24 +103,21 @@ func (s *session) setMACs(e endpoint.Endpoint) error {
 	return nil
 }
 
-// MergeEndpoint implements store.Tx. The quarantine that is active on from
-// stays so only when into has none: at most one may stand.
+// MergeEndpoint implements store.Tx.
 func (s *session) MergeEndpoint(from, into int64) error {
 	for _, query := range []string{
 		`UPDATE threat SET endpoint_id = ? WHERE endpoint_id = ?`,
-		`UPDATE OR IGNORE quarantine SET endpoint_id = ? WHERE endpoint_id = ?`,
+		`UPDATE quarantine SET endpoint_id = ? WHERE endpoint_id = ?`,
 		`UPDATE endpoint_mac SET endpoint_id = ? WHERE endpoint_id = ?`,
 	} {
 		if _, err := s.exec(query, into, from); err != nil {
 			return fmt.Errorf("merge endpoint %d into %d: %w", from, into, err)
 		}
 	}
-	left, err := one(s, scanInt, `SELECT count(*) FROM quarantine WHERE endpoint_id = ?`, from)
-	if err != nil || left > 0 {
-		return err // both have an active quarantine: the old endpoint stays for its own
+	if _, err := s.exec(`DELETE FROM endpoint WHERE id = ?`, from); err != nil {
+		return fmt.Errorf("remove endpoint %d: %w", from, err)
 	}
-	_, err = s.exec(`DELETE FROM endpoint WHERE id = ?`, from)
-	return err
+	return nil
 }
 
 func scanBinding(r row) (b endpoint.Binding, err error) {
@@ -143,8 +140,9 @@ func (s *session) BindingsOfMAC(m endpoint.MAC) ([]endpoint.Binding, error) {
 
 // OpenBinding implements store.Tx.
 func (s *session) OpenBinding(b endpoint.Binding) error {
-	res, err := s.exec(`UPDATE binding SET last_seen = max(last_seen, ?) WHERE address = ? AND mac = ? AND ended = 0`,
-		micros(b.LastSeen), addrText(b.Addr), b.MAC[:])
+	res, err := s.exec(`UPDATE binding SET last_seen = max(last_seen, ?),
+		source = CASE WHEN ? THEN ? ELSE source END WHERE address = ? AND mac = ? AND ended = 0`,
+		micros(b.LastSeen), b.ByDevice(), b.Source, addrText(b.Addr), b.MAC[:])
 	if err != nil {
 		return fmt.Errorf("confirm binding of %s: %w", b.Addr, err)
 	}

@@ -38,8 +38,13 @@ func (s *session) ActiveQuarantine(endpointID int64) (threat.Quarantine, bool, e
 
 // Quarantines implements store.View.
 func (s *session) Quarantines(activeOnly bool, limit int) ([]threat.Quarantine, error) {
-	return list(s, scanQuarantine, `SELECT `+quarantineColumns+` FROM quarantine q
-		WHERE (NOT ? OR active = 1) ORDER BY created_at DESC, id LIMIT ?`, activeOnly, limitOr(limit))
+	// Two statements, so that each has an index to walk.
+	where := ""
+	if activeOnly {
+		where = "WHERE active = 1"
+	}
+	return list(s, scanQuarantine, `SELECT `+quarantineColumns+` FROM quarantine q `+where+`
+		ORDER BY created_at DESC, id LIMIT ?`, limitOr(limit))
 }
 
 // QuarantinesIn implements store.View.
@@ -60,9 +65,9 @@ func (s *session) QuarantineTimes(since time.Time) ([]time.Time, error) {
 		ORDER BY created_at`, micros(since), string(threat.QuarantineObserved), string(threat.QuarantineHeld))
 }
 
-// CountActiveQuarantines implements store.View.
-func (s *session) CountActiveQuarantines() (int, error) {
-	n, err := one(s, scanInt, `SELECT count(*) FROM quarantine WHERE ordered = 1`)
+// CountOrderedQuarantines implements store.View.
+func (s *session) CountOrderedQuarantines(limit int) (int, error) {
+	n, err := one(s, scanInt, `SELECT count(*) FROM (SELECT 1 FROM quarantine WHERE ordered = 1 LIMIT ?)`, limit)
 	return int(n), err
 }
 

@@ -46,12 +46,6 @@ func (s *session) Threat(id int64) (threat.Threat, error) {
 	return one(s, scanThreat, `SELECT `+threatColumns+` FROM threat WHERE id = ?`, id)
 }
 
-// OpenThreat implements store.View.
-func (s *session) OpenThreat(endpointID int64, kind string) (threat.Threat, bool, error) {
-	return find(s, scanThreat, `SELECT `+threatColumns+` FROM threat
-		WHERE endpoint_id = ? AND kind = ? AND ended_at = 0 ORDER BY id DESC LIMIT 1`, endpointID, kind)
-}
-
 // LastThreat implements store.View.
 func (s *session) LastThreat(endpointID int64, kind string) (threat.Threat, bool, error) {
 	return find(s, scanThreat, `SELECT `+threatColumns+` FROM threat

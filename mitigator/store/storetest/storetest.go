@@ -122,7 +122,7 @@ func restart(t *testing.T, open func() store.Store) {
 		t.Errorf("epoch %d after a restart, was %d", got, epoch)
 	}
 	view(t, s, func(v store.View) error {
-		got, ok, err := v.OpenThreat(want.EndpointID, want.Kind)
+		got, ok, err := v.LastThreat(want.EndpointID, want.Kind)
 		if err != nil || !ok || fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("threat after a restart: %v %v\n%v\nwant\n%v", ok, err, got, want)
 		}

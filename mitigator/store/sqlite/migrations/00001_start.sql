@@ -116,6 +116,8 @@ CREATE UNIQUE INDEX quarantine_active ON quarantine (endpoint_id) WHERE active =
 CREATE INDEX quarantine_ordered ON quarantine (id) WHERE ordered = 1;
 CREATE INDEX quarantine_state ON quarantine (state, created_at);
 CREATE INDEX quarantine_created ON quarantine (created_at);
+CREATE INDEX quarantine_active_created ON quarantine (created_at) WHERE active = 1;
+CREATE INDEX quarantine_endpoint ON quarantine (endpoint_id);
 CREATE INDEX quarantine_expires ON quarantine (expires_at) WHERE active = 1 AND expires_at > 0;
 
 CREATE TABLE device_order (
