@@ -249,7 +249,8 @@ func TestCancel(t *testing.T) {
 	m.give(a.id, "now")
 	m.give(a.id, "away")
 	eventually(t, "both run", func() bool { return a.executor.count("now") == 1 && a.executor.count("away") == 1 })
-	m.fleet.Cancel(a.id, "now")
+	m.lifecycle.Withdraw("now")
+	m.fleet.Wake(a.id)
 	m.awaitResult(a, "now")
 	if s := m.lifecycle.Result("now").GetStatus(); s != wirev1.TaskStatus_TASK_STATUS_CANCELLED {
 		t.Fatalf("status %v", s)
@@ -261,6 +262,49 @@ func TestCancel(t *testing.T) {
 	m.awaitResult(a, "away")
 	if s := m.lifecycle.Result("away").GetStatus(); s != wirev1.TaskStatus_TASK_STATUS_CANCELLED {
 		t.Fatalf("status %v", s)
+	}
+}
+
+// A stream calls back what it has carried and what is no longer wanted, once,
+// and leaves the rest alone.
+func TestCallBackOnTheWire(t *testing.T) {
+	m := newMitigator(t).start()
+	a := m.enrol()
+	m.lifecycle.Add(a.id, newTask("1"))
+	m.lifecycle.Add(a.id, newTask("2"))
+	in, err := client(t, m.address, a.certificate()).Tasks(t.Context(), connect.NewRequest(&wirev1.TasksRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	read := func(until func(*wirev1.TasksResponse) bool) {
+		t.Helper()
+		for in.Receive() {
+			msg := in.Msg()
+			if id := msg.GetTask().GetId(); id != "" {
+				got = append(got, "task "+id)
+			}
+			if id := msg.GetCancel().GetTaskId(); id != "" {
+				got = append(got, "cancel "+id)
+			}
+			if until(msg) {
+				return
+			}
+		}
+		t.Fatalf("the stream ended with %v after %v", in.Err(), got)
+	}
+	task := func(id string) func(*wirev1.TasksResponse) bool {
+		return func(msg *wirev1.TasksResponse) bool { return msg.GetTask().GetId() == id }
+	}
+	read(task("2"))
+	m.lifecycle.Withdraw("1")
+	m.fleet.Wake(a.id)
+	m.give(a.id, "3")
+	read(task("3"))
+	m.give(a.id, "4")
+	read(task("4"))
+	if all := strings.Join(got, ", "); all != "task 1, task 2, cancel 1, task 3, task 4" {
+		t.Fatalf("the stream carried %s", all)
 	}
 }
 

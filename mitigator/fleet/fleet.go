@@ -141,14 +141,11 @@ func (f *Fleet) NewToken(ctx context.Context, comment, createdBy string, lifetim
 	return token, stored.ExpiresAt, nil
 }
 
-// Wake says that the agent may have a new task: its stream, if it has one, asks
-// the Lifecycle at once. It never blocks, and many calls may lead to one look.
+// Wake says that the agent may have a new task, or one that was called back: its
+// stream, if it has one, asks the Lifecycle at once. It never blocks, and many
+// calls may lead to one look. An agent that is away learns of both when it
+// connects.
 func (f *Fleet) Wake(agentID string) { f.streams.wake(agentID) }
-
-// Cancel calls a task back from the agent, if it is connected. It never blocks.
-// An agent that is away learns of it when it connects, since the task is then
-// no longer among PendingTasks.
-func (f *Fleet) Cancel(agentID, taskID string) { f.streams.cancelTask(agentID, taskID) }
 
 // Connected reports whether the agent holds a Tasks stream now.
 func (f *Fleet) Connected(agentID string) bool { return f.streams.has(agentID) }

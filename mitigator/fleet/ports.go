@@ -72,7 +72,7 @@ type Store interface {
 // for concurrent use.
 type Lifecycle interface {
 	// PendingTasks returns all tasks of the agent without an acknowledged
-	// result, oldest first.
+	// result, oldest first. One that it no longer returns is called back.
 	PendingTasks(ctx context.Context, agentID string) ([]*wirev1.Task, error)
 	// TaskDelivered says that the task was written to the agent's connection.
 	// It comes again for each repetition.

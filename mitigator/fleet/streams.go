@@ -9,10 +9,6 @@ import (
 // abortAfter is how long a stream that is closed has to tell its agent why.
 const abortAfter = 2 * time.Second
 
-// maxCancels bounds the cancels that wait for a slow agent; the task list that
-// an agent gets when it connects makes up for those beyond.
-const maxCancels = 1000
-
 // stream is one open Tasks stream.
 type stream struct {
 	ctx    context.Context
@@ -22,8 +18,7 @@ type stream struct {
 	mu sync.Mutex
 	// abort makes a write that hangs in a slow peer's window return; nil once
 	// the handler is through, after which the connection is not ours.
-	abort   func()
-	cancels []string
+	abort func()
 }
 
 func newStream(ctx context.Context, abort func()) *stream {
@@ -59,23 +54,6 @@ func (s *stream) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.abort = nil
-}
-
-func (s *stream) addCancel(taskID string) {
-	s.mu.Lock()
-	if len(s.cancels) < maxCancels {
-		s.cancels = append(s.cancels, taskID)
-	}
-	s.mu.Unlock()
-	s.wake()
-}
-
-func (s *stream) takeCancels() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	taken := s.cancels
-	s.cancels = nil
-	return taken
 }
 
 // streams holds the one Tasks stream of each connected agent. The zero value is
@@ -125,12 +103,6 @@ func (r *streams) count() int {
 func (r *streams) wake(agentID string) {
 	if s := r.get(agentID); s != nil {
 		s.wake()
-	}
-}
-
-func (r *streams) cancelTask(agentID, taskID string) {
-	if s := r.get(agentID); s != nil {
-		s.addCancel(taskID)
 	}
 }
 

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"iter"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -131,14 +134,10 @@ func (p *pusher) ended(err error) error {
 	return err
 }
 
-// push sends cancels and the tasks that this stream has not carried yet. Of the
-// tasks that the agent named, those that are not wanted are cancelled.
+// push calls back what is no longer wanted of the tasks that the agent named and
+// of those that this stream has carried, and sends those that it has not carried
+// yet.
 func (p *pusher) push(ctx context.Context, named []string) error {
-	for _, taskID := range p.stream.takeCancels() {
-		if err := p.cancelTask(taskID); err != nil {
-			return err
-		}
-	}
 	tasks, err := p.fleet.engine.PendingTasks(ctx, p.id)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -150,13 +149,11 @@ func (p *pusher) push(ctx context.Context, named []string) error {
 	for _, task := range tasks {
 		pending[task.GetId()] = struct{}{}
 	}
-	for _, taskID := range named {
-		if _, wanted := pending[taskID]; wanted {
-			continue
-		}
-		if err := p.cancelTask(taskID); err != nil {
-			return err
-		}
+	if err := p.callBack(slices.Values(named), pending); err != nil {
+		return err
+	}
+	if err := p.callBack(maps.Keys(p.sent), pending); err != nil {
+		return err
 	}
 	for _, task := range tasks {
 		if _, done := p.sent[task.GetId()]; done {
@@ -167,6 +164,21 @@ func (p *pusher) push(ctx context.Context, named []string) error {
 		}
 	}
 	p.sent = pending
+	return nil
+}
+
+// callBack cancels those of the tasks that are not pending. A task whose result
+// came in is one of them, and the agent, which has nothing left of it, forgets
+// the cancel.
+func (p *pusher) callBack(taskIDs iter.Seq[string], pending map[string]struct{}) error {
+	for taskID := range taskIDs {
+		if _, wanted := pending[taskID]; wanted {
+			continue
+		}
+		if err := p.cancelTask(taskID); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -169,7 +169,7 @@ func (l *Lifecycle) Add(agentID string, task *wirev1.Task) {
 	l.owner[task.GetId()] = agentID
 }
 
-// Withdraw makes a task no longer wanted.
+// Withdraw makes a task no longer wanted; call Fleet.Wake afterwards.
 func (l *Lifecycle) Withdraw(taskID string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
