@@ -143,7 +143,8 @@ func packetSocket(t *testing.T, h *testlan.Host, protocol uint16) int {
 // TestLimitedClaimsNobodysAddress lets an endpoint with limited access say that
 // it is the appliance.
 func TestLimitedClaimsNobodysAddress(t *testing.T) {
-	lan, r := standard(t, bridged)
+	protected := netip.MustParseAddr("10.77.0.200")
+	lan, r := standard(t, bridged+"protected:\n  addresses: [10.77.0.200]\n")
 	r.quarantine("printer", wirev1.Access_ACCESS_LIMITED, lan.Printer)
 	printer, err := lan.Printer.MAC(testlan.Port)
 	if err != nil {
@@ -156,7 +157,7 @@ func TestLimitedClaimsNobodysAddress(t *testing.T) {
 	t.Run("ARP", func(t *testing.T) {
 		from, to := packetSocket(t, lan.Printer, unix.ETH_P_ARP), packetSocket(t, lan.Alice, unix.ETH_P_ARP)
 		// The honest one comes behind the forged ones, so nothing has to be waited for.
-		for _, claim := range []netip.Addr{testlan.ApplianceIPv4, testlan.WebIPv4, testlan.PrinterIPv4} {
+		for _, claim := range []netip.Addr{testlan.ApplianceIPv4, testlan.WebIPv4, protected, testlan.UplinkIPv4, testlan.PrinterIPv4} {
 			if _, err := unix.Write(from, arpReply(printer, alice, claim, testlan.AliceIPv4)); err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -15,6 +16,7 @@ import (
 	"github.com/cordon-security/cordon/enforcer/local"
 	"github.com/cordon-security/cordon/enforcer/neighbor"
 	"github.com/cordon-security/cordon/enforcer/nft"
+	"github.com/cordon-security/cordon/internal/guard"
 	"github.com/cordon-security/cordon/internal/service"
 )
 
@@ -43,14 +45,19 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, ready func()) (err e
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return err
 	}
-	method, err := nft.New(nft.Options{Allow: cfg.allowed(), Log: log})
+	machine := local.New(cfg.StateDir, log)
+	reserved, err := reserved(cfg, machine)
+	if err != nil {
+		return err
+	}
+	method, err := nft.New(nft.Options{Allow: cfg.allowed(), Reserved: reserved, Log: log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, method.Close()) }()
 	d, err := device.New(device.Options{
 		Name: cfg.Name, Version: service.Version(), StateDir: cfg.StateDir, RunDir: filepath.Dir(cfg.Socket),
-		Protected: cfg.protected(), Cap: cfg.limit(), Method: method, Flows: flow.Tracking{}, Locals: local.New(cfg.StateDir, log),
+		Protected: cfg.protected(), Cap: cfg.limit(), Method: method, Flows: flow.Tracking{}, Locals: machine,
 		Sources: []neighbor.Source{neighbor.NewKernel(log)}, Log: log,
 	})
 	if err != nil {
@@ -72,6 +79,22 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, ready func()) (err e
 	debug.SetGCPercent(gcPercent)
 	debug.FreeOSMemory()
 	return serve(ctx, cfg, d, next, log, ready)
+}
+
+// reserved lists what no endpoint with limited access may claim to be: whatever
+// is protected, and what the machine itself and its gateways are at the start.
+func reserved(cfg Config, machine *local.Machine) ([]netip.Prefix, error) {
+	entries, err := machine.Protected(func(guard.MAC) bool { return true }) // learns no MAC
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Prefix
+	for _, p := range append(entries, cfg.protected()...) {
+		if p.Prefix.IsValid() {
+			out = append(out, p.Prefix)
+		}
+	}
+	return out, nil
 }
 
 func serve(ctx context.Context, cfg Config, d *device.Device, next func() (nft.Change, error), log *slog.Logger, ready func()) error {
