@@ -9,7 +9,8 @@ import (
 // Executor carries one task out. It is called from several goroutines, never
 // twice at a time for one task.
 //
-// The context ends at the task's deadline (context.DeadlineExceeded), when the
+// The context ends when the task's limit since its receipt has passed, or, where
+// it has none, at its deadline (both context.DeadlineExceeded), when the
 // mitigator calls the task back (context.Cause is ErrCancelled), and when the
 // agent stops (context.Cause is ErrStopping). Execute then returns soon, with
 // what it reached. After ErrStopping only a result with TASK_STATUS_DONE is

@@ -30,9 +30,22 @@ const (
 
 // job is one task that was taken.
 type job struct {
-	task   *wirev1.Task
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	task     *wirev1.Task
+	received time.Time
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+}
+
+// deadline is when the agent gives up. Where the task has a limit, no clock but
+// the agent's monotonic one has a say in it.
+func (j *job) deadline() (time.Time, bool) {
+	if limit := j.task.GetLimit(); limit != nil {
+		return j.received.Add(limit.AsDuration()), true
+	}
+	if deadline := j.task.GetDeadline(); deadline != nil {
+		return deadline.AsTime(), true
+	}
+	return time.Time{}, false
 }
 
 // taskSet holds the tasks that wait or run, each once.
@@ -81,6 +94,7 @@ func (s *taskSet) wait() {
 // offer takes a task that was delivered. A task that waits or runs already is
 // left alone, one that has a result is only reported again.
 func (s *taskSet) offer(task *wirev1.Task) {
+	received := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := task.GetId()
@@ -103,7 +117,7 @@ func (s *taskSet) offer(task *wirev1.Task) {
 		return
 	}
 	s.refused = 0
-	j := &job{task: task}
+	j := &job{task: task, received: received}
 	j.ctx, j.cancel = context.WithCancelCause(s.ctx)
 	s.jobs[id] = j
 	s.queue = append(s.queue, j)
@@ -180,16 +194,16 @@ func (s *taskSet) execute(j *job) (result *wirev1.TaskResult) {
 		s.complete(result, j.task, started)
 	}()
 	ctx := j.ctx
-	if deadline := j.task.GetDeadline(); deadline != nil {
+	if deadline, ok := j.deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.AsTime())
+		ctx, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()
 	}
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		return failed(wirev1.TaskStatus_TASK_STATUS_CANCELLED, "called back before the agent began")
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return failed(wirev1.TaskStatus_TASK_STATUS_FAILED, "the deadline had passed before the agent could begin")
+		return failed(wirev1.TaskStatus_TASK_STATUS_FAILED, "the time for the task had passed before the agent could begin")
 	}
 	result = s.link.options.Executor.Execute(ctx, j.task)
 	if result == nil {

@@ -14,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cordon-security/cordon/agent/link"
@@ -72,6 +73,90 @@ func TestResultsThatNobodyMade(t *testing.T) {
 	}
 	if a.executor.count("late") != 0 {
 		t.Error("a task was begun after its deadline")
+	}
+}
+
+// An agent whose clock is wrong has as long as any other.
+func TestLimitCountsFromReceipt(t *testing.T) {
+	m := newMitigator(t).start()
+	a := m.enrol()
+	proceed := make(chan struct{})
+	a.executor.then(func(ctx context.Context, task *wirev1.Task) *wirev1.TaskResult {
+		switch task.GetId() {
+		case "clock ahead":
+			if ctx.Err() != nil {
+				t.Errorf("the task's time was over: %v", context.Cause(ctx))
+			}
+			return done()
+		case "clock behind":
+			<-ctx.Done()
+			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				t.Errorf("the task ended with %v, want its limit", ctx.Err())
+			}
+			return &wirev1.TaskResult{Status: wirev1.TaskStatus_TASK_STATUS_UNRESOLVED}
+		default:
+			<-proceed
+			return done()
+		}
+	})
+	a.start()
+	give := func(id string, deadline, limit time.Duration) {
+		task := newTask(id)
+		task.Deadline, task.Limit = timestamppb.New(time.Now().Add(deadline)), durationpb.New(limit)
+		m.lifecycle.Add(a.id, task)
+		m.fleet.Wake(a.id)
+	}
+	give("clock ahead", -time.Minute, time.Hour)
+	m.awaitResult(a, "clock ahead")
+	if s := m.lifecycle.Result("clock ahead").GetStatus(); s != wirev1.TaskStatus_TASK_STATUS_DONE {
+		t.Errorf("status %v", s)
+	}
+	give("clock behind", time.Hour, 50*time.Millisecond)
+	m.awaitResult(a, "clock behind")
+	give("no time", time.Hour, 0)
+	m.awaitResult(a, "no time")
+
+	// Waiting for a worker counts.
+	m.give(a.id, "first")
+	m.give(a.id, "second")
+	eventually(t, "both workers are busy", func() bool { return a.executor.count("first")+a.executor.count("second") == 2 })
+	limit := 50 * time.Millisecond
+	give("queued", time.Hour, limit)
+	eventually(t, "the third waits", func() bool { return a.files("accepted") == 3 })
+	time.Sleep(limit)
+	close(proceed)
+	m.awaitResult(a, "queued")
+	for _, id := range []string{"no time", "queued"} {
+		if s := m.lifecycle.Result(id).GetStatus(); s != wirev1.TaskStatus_TASK_STATUS_FAILED || a.executor.count(id) != 0 {
+			t.Errorf("%s: status %v, carried out %d times", id, s, a.executor.count(id))
+		}
+	}
+}
+
+// A task that is carried out again by an agent that was started anew has all of
+// its time again, even where an earlier deadline has passed.
+func TestLimitStartsAnewWithTheAgent(t *testing.T) {
+	m := newMitigator(t).start()
+	a := m.enrol()
+	deadlines := make(chan time.Time, 2)
+	a.executor.then(func(ctx context.Context, _ *wirev1.Task) *wirev1.TaskResult {
+		deadline, _ := ctx.Deadline()
+		deadlines <- deadline
+		<-ctx.Done()
+		return nil
+	})
+	a.start()
+	task := newTask("1")
+	task.Deadline, task.Limit = timestamppb.New(time.Now()), durationpb.New(time.Hour)
+	m.lifecycle.Add(a.id, task)
+	m.fleet.Wake(a.id)
+	eventually(t, "the task runs", func() bool { return a.executor.count("1") == 1 })
+	first := <-deadlines
+	a.stop()
+	a.start()
+	eventually(t, "the task runs again", func() bool { return a.executor.count("1") == 2 })
+	if second := <-deadlines; !second.After(first) || time.Until(first) < time.Minute {
+		t.Fatalf("the task had until %v, then until %v, want an hour each time", first, second)
 	}
 }
 

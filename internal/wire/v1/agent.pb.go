@@ -720,6 +720,8 @@ func (x *KeepAlive) GetInterval() *durationpb.Duration {
 	return nil
 }
 
+// TaskCancel calls a task back. It also comes for tasks whose result was taken in;
+// an agent forgets a cancel of what it does not hold.
 type TaskCancel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
@@ -770,13 +772,20 @@ type Task struct {
 	Kind      TaskKind               `protobuf:"varint,2,opt,name=kind,proto3,enum=cordon.v1.TaskKind" json:"kind,omitempty"`
 	ThreatId  int64                  `protobuf:"varint,3,opt,name=threat_id,json=threatId,proto3" json:"threat_id,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// The agent gives up at this time and reports what it reached.
+	// For agents that do not know limit: they give up when their own clock shows
+	// this time. Not looked at where limit is set.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// What the data source saw on the network.
 	Flows     []*Flow `protobuf:"bytes,6,rep,name=flows,proto3" json:"flows,omitempty"`
 	Signature string  `protobuf:"bytes,7,opt,name=signature,proto3" json:"signature,omitempty"`
 	// For RESTORE: vault ids to bring back.
-	VaultIds      []string `protobuf:"bytes,8,rep,name=vault_ids,json=vaultIds,proto3" json:"vault_ids,omitempty"`
+	VaultIds []string `protobuf:"bytes,8,rep,name=vault_ids,json=vaultIds,proto3" json:"vault_ids,omitempty"`
+	// How long the agent may work on the task before it gives up and reports what
+	// it reached. It counts from when the agent received the task, waiting for its
+	// turn included, so that no two clocks need to agree. A task that comes again
+	// while the agent is at it changes nothing; one that comes again after the
+	// agent was started anew has its limit anew. Zero or less is no time at all.
+	Limit         *durationpb.Duration `protobuf:"bytes,9,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -863,6 +872,13 @@ func (x *Task) GetSignature() string {
 func (x *Task) GetVaultIds() []string {
 	if x != nil {
 		return x.VaultIds
+	}
+	return nil
+}
+
+func (x *Task) GetLimit() *durationpb.Duration {
+	if x != nil {
+		return x.Limit
 	}
 	return nil
 }
@@ -1384,7 +1400,7 @@ const file_internal_wire_v1_agent_proto_rawDesc = "" +
 	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\"%\n" +
 	"\n" +
 	"TaskCancel\x12\x17\n" +
-	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\xb1\x02\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\xe2\x02\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x13.cordon.v1.TaskKindR\x04kind\x12\x1b\n" +
@@ -1394,7 +1410,8 @@ const file_internal_wire_v1_agent_proto_rawDesc = "" +
 	"\bdeadline\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12%\n" +
 	"\x05flows\x18\x06 \x03(\v2\x0f.cordon.v1.FlowR\x05flows\x12\x1c\n" +
 	"\tsignature\x18\a \x01(\tR\tsignature\x12\x1b\n" +
-	"\tvault_ids\x18\b \x03(\tR\bvaultIds\"\xcb\x01\n" +
+	"\tvault_ids\x18\b \x03(\tR\bvaultIds\x12/\n" +
+	"\x05limit\x18\t \x01(\v2\x19.google.protobuf.DurationR\x05limit\"\xcb\x01\n" +
 	"\x06Object\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.cordon.v1.ObjectKindR\x04kind\x12\x12\n" +
@@ -1522,33 +1539,34 @@ var file_internal_wire_v1_agent_proto_depIdxs = []int32{
 	22, // 5: cordon.v1.Task.created_at:type_name -> google.protobuf.Timestamp
 	22, // 6: cordon.v1.Task.deadline:type_name -> google.protobuf.Timestamp
 	23, // 7: cordon.v1.Task.flows:type_name -> cordon.v1.Flow
-	3,  // 8: cordon.v1.Object.kind:type_name -> cordon.v1.ObjectKind
-	4,  // 9: cordon.v1.Action.outcome:type_name -> cordon.v1.ActionOutcome
-	22, // 10: cordon.v1.Action.at:type_name -> google.protobuf.Timestamp
-	2,  // 11: cordon.v1.TaskResult.status:type_name -> cordon.v1.TaskStatus
-	1,  // 12: cordon.v1.TaskResult.verdict:type_name -> cordon.v1.Verdict
-	14, // 13: cordon.v1.TaskResult.objects:type_name -> cordon.v1.Object
-	15, // 14: cordon.v1.TaskResult.actions:type_name -> cordon.v1.Action
-	22, // 15: cordon.v1.TaskResult.started_at:type_name -> google.protobuf.Timestamp
-	22, // 16: cordon.v1.TaskResult.finished_at:type_name -> google.protobuf.Timestamp
-	22, // 17: cordon.v1.TaskResult.stopped_at:type_name -> google.protobuf.Timestamp
-	16, // 18: cordon.v1.ReportRequest.result:type_name -> cordon.v1.TaskResult
-	24, // 19: cordon.v1.ObserveRequest.bindings:type_name -> cordon.v1.AddressBinding
-	5,  // 20: cordon.v1.AgentService.Enroll:input_type -> cordon.v1.EnrollRequest
-	7,  // 21: cordon.v1.AgentService.Renew:input_type -> cordon.v1.RenewRequest
-	9,  // 22: cordon.v1.AgentService.Tasks:input_type -> cordon.v1.TasksRequest
-	17, // 23: cordon.v1.AgentService.Report:input_type -> cordon.v1.ReportRequest
-	19, // 24: cordon.v1.AgentService.Observe:input_type -> cordon.v1.ObserveRequest
-	6,  // 25: cordon.v1.AgentService.Enroll:output_type -> cordon.v1.EnrollResponse
-	8,  // 26: cordon.v1.AgentService.Renew:output_type -> cordon.v1.RenewResponse
-	10, // 27: cordon.v1.AgentService.Tasks:output_type -> cordon.v1.TasksResponse
-	18, // 28: cordon.v1.AgentService.Report:output_type -> cordon.v1.ReportResponse
-	20, // 29: cordon.v1.AgentService.Observe:output_type -> cordon.v1.ObserveResponse
-	25, // [25:30] is the sub-list for method output_type
-	20, // [20:25] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	21, // 8: cordon.v1.Task.limit:type_name -> google.protobuf.Duration
+	3,  // 9: cordon.v1.Object.kind:type_name -> cordon.v1.ObjectKind
+	4,  // 10: cordon.v1.Action.outcome:type_name -> cordon.v1.ActionOutcome
+	22, // 11: cordon.v1.Action.at:type_name -> google.protobuf.Timestamp
+	2,  // 12: cordon.v1.TaskResult.status:type_name -> cordon.v1.TaskStatus
+	1,  // 13: cordon.v1.TaskResult.verdict:type_name -> cordon.v1.Verdict
+	14, // 14: cordon.v1.TaskResult.objects:type_name -> cordon.v1.Object
+	15, // 15: cordon.v1.TaskResult.actions:type_name -> cordon.v1.Action
+	22, // 16: cordon.v1.TaskResult.started_at:type_name -> google.protobuf.Timestamp
+	22, // 17: cordon.v1.TaskResult.finished_at:type_name -> google.protobuf.Timestamp
+	22, // 18: cordon.v1.TaskResult.stopped_at:type_name -> google.protobuf.Timestamp
+	16, // 19: cordon.v1.ReportRequest.result:type_name -> cordon.v1.TaskResult
+	24, // 20: cordon.v1.ObserveRequest.bindings:type_name -> cordon.v1.AddressBinding
+	5,  // 21: cordon.v1.AgentService.Enroll:input_type -> cordon.v1.EnrollRequest
+	7,  // 22: cordon.v1.AgentService.Renew:input_type -> cordon.v1.RenewRequest
+	9,  // 23: cordon.v1.AgentService.Tasks:input_type -> cordon.v1.TasksRequest
+	17, // 24: cordon.v1.AgentService.Report:input_type -> cordon.v1.ReportRequest
+	19, // 25: cordon.v1.AgentService.Observe:input_type -> cordon.v1.ObserveRequest
+	6,  // 26: cordon.v1.AgentService.Enroll:output_type -> cordon.v1.EnrollResponse
+	8,  // 27: cordon.v1.AgentService.Renew:output_type -> cordon.v1.RenewResponse
+	10, // 28: cordon.v1.AgentService.Tasks:output_type -> cordon.v1.TasksResponse
+	18, // 29: cordon.v1.AgentService.Report:output_type -> cordon.v1.ReportResponse
+	20, // 30: cordon.v1.AgentService.Observe:output_type -> cordon.v1.ObserveResponse
+	26, // [26:31] is the sub-list for method output_type
+	21, // [21:26] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_internal_wire_v1_agent_proto_init() }
