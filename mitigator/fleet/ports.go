@@ -86,6 +86,9 @@ type Lifecycle interface {
 	Observe(ctx context.Context, agentID string, source netip.Addr, o *wirev1.ObserveRequest) error
 	// AgentConnected says whether the agent now holds a Tasks stream. Calls
 	// for one agent come one at a time, the last one true to the state; a call
-	// may repeat what the one before it said. It must not call back into Fleet.
+	// may repeat what the one before it said. A connection that died without a
+	// word is noticed within 20 seconds, and TaskDelivered may have been called
+	// for tasks that went into it. A stream that the agent's next one replaces
+	// ends without a false. It must not call back into Fleet.
 	AgentConnected(ctx context.Context, agentID string, connected bool)
 }

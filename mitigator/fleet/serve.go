@@ -19,10 +19,14 @@ const (
 	maxHeaderBytes    = 16 << 10
 	// maxStreams is an agent's calls at a time on one connection: its Tasks
 	// stream and a few short ones.
-	maxStreams      = 16
-	headerTable     = 256
-	pingAfter       = 60 * time.Second
-	pingTimeout     = 15 * time.Second
+	maxStreams  = 16
+	headerTable = 256
+	// A connection that brought nothing for pingAfter is asked for an answer, and
+	// is dead without one within pingTimeout. Both together are well below the
+	// minute that an assessment may take, so that a task which went into a dead
+	// connection waits for the agent again before it counts as unanswered.
+	pingAfter       = 10 * time.Second
+	pingTimeout     = 10 * time.Second
 	shutdownTimeout = 5 * time.Second
 )
 
