@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
@@ -49,11 +50,14 @@ func (e *Engine) wire(task threat.Task, t threat.Threat) *wirev1.Task {
 	if task.Kind == threat.Clean {
 		w.Kind = wirev1.TaskKind_TASK_KIND_CLEAN
 	}
-	deadline := e.now().Add(task.Limit)
+	// A task that was delivered before has only the rest of its time, so that both
+	// sides give up together.
+	limit := task.Limit
 	if task.State == threat.TaskDelivered {
-		deadline = task.Due()
+		limit = max(0, task.Due().Sub(e.now()))
 	}
-	w.Deadline = timestamppb.New(deadline)
+	w.Limit = durationpb.New(limit)
+	w.Deadline = timestamppb.New(e.now().Add(limit))
 	for _, f := range t.Flows {
 		w.Flows = append(w.Flows, &wirev1.Flow{
 			Protocol: uint32(f.Proto), Outbound: f.Outbound, SeenAt: timestamppb.New(f.At),
@@ -110,12 +114,16 @@ func (e *Engine) report(j *job, task threat.Task, r *wirev1.TaskResult) error {
 		return fmt.Errorf("result of task %s: %w", task.ID, err)
 	}
 	open := task.State.Open()
+	calledBack := task.State == threat.TaskCancelled && r.GetStatus() == wirev1.TaskStatus_TASK_STATUS_CANCELLED
 	task.Result = raw
 	if open {
 		task.State, task.EndedAt = threat.TaskDone, j.now
 	}
 	if err := j.tx.SetTask(task); err != nil {
 		return err
+	}
+	if calledBack {
+		return nil // the agent only says that it stopped
 	}
 	t, err := j.tx.Threat(task.ThreatID)
 	if err != nil {
@@ -255,11 +263,7 @@ func (e *Engine) AgentConnected(ctx context.Context, agentID string, connected b
 			return err
 		}
 		for _, task := range tasks {
-			if task.State != threat.TaskDelivered {
-				continue
-			}
-			task.State, task.DeliveredAt, task.HoldUntil = threat.TaskPending, time.Time{}, j.now.Add(e.policy.Hold)
-			if err := j.tx.SetTask(task); err != nil {
+			if err := putBack(j, task); err != nil {
 				return err
 			}
 		}
@@ -268,6 +272,37 @@ func (e *Engine) AgentConnected(ctx context.Context, agentID string, connected b
 	if err != nil {
 		e.log.Error("tasks of an agent that left keep their deadlines", "agent", agentID, "err", err)
 	}
+}
+
+// Recover puts back what was delivered to connections that ended with the
+// process before. Call it once, before agents can connect.
+func (e *Engine) Recover(ctx context.Context) error {
+	return e.update(ctx, func(j *job) error {
+		tasks, err := j.tx.DeliveredTasks()
+		if err != nil {
+			return fmt.Errorf("tasks under way at the last end: %w", err)
+		}
+		for _, task := range tasks {
+			if err := putBack(j, task); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// putBack makes a delivered task wait for its agent again. Its time does not
+// begin anew: an endpoint that keeps breaking its connection would otherwise
+// never be decided on.
+func putBack(j *job, task threat.Task) error {
+	if task.State != threat.TaskDelivered {
+		return nil
+	}
+	if due := task.Due(); due.After(task.HoldUntil) {
+		task.HoldUntil = due
+	}
+	task.State, task.DeliveredAt = threat.TaskPending, time.Time{}
+	return j.tx.SetTask(task)
 }
 
 // timeOr is a wire time, or now when it is unset or lies ahead.

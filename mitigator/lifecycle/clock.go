@@ -108,7 +108,7 @@ func (e *Engine) expireTasks(j *job) (int, error) {
 func (e *Engine) expireTask(j *job, task threat.Task) error {
 	cause := fmt.Sprintf("the agent did not answer the %s within %v", task.Kind, task.Limit)
 	if task.State == threat.TaskPending {
-		cause = fmt.Sprintf("the agent was away for %v, so the %s was not delivered", task.HoldUntil.Sub(task.CreatedAt), task.Kind)
+		cause = fmt.Sprintf("the agent was away, and the %s got no answer within %v", task.Kind, task.HoldUntil.Sub(task.CreatedAt))
 	}
 	task.State, task.EndedAt = threat.TaskExpired, j.now
 	if err := j.tx.SetTask(task); err != nil {

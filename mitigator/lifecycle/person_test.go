@@ -156,3 +156,57 @@ func TestClip(t *testing.T) {
 		}
 	}
 }
+
+func TestBrokenConnectionsDoNotBuyTime(t *testing.T) {
+	w := newWorld(t, nil)
+	w.alert(alice, event.Attacker, true)
+	for range 150 {
+		tasks, err := w.PendingTasks(t.Context(), "agent-a")
+		w.must(err)
+		if len(tasks) == 0 {
+			break
+		}
+		w.must(w.TaskDelivered(t.Context(), "agent-a", tasks[0].GetId()))
+		w.clock = w.clock.Add(30 * time.Second)
+		w.AgentConnected(t.Context(), "agent-a", false)
+		w.must(w.Sweep(t.Context()))
+	}
+	w.wentThrough(threat.Detected, threat.Assessing, threat.Unresolved)
+}
+
+func TestRecoverPutsBackWhatWasDelivered(t *testing.T) {
+	w := newWorld(t, nil)
+	w.alert(alice, event.Attacker, true)
+	tasks, err := w.PendingTasks(t.Context(), "agent-a")
+	w.must(err)
+	w.must(w.TaskDelivered(t.Context(), "agent-a", tasks[0].GetId()))
+	w.with(func(*threat.Policy) {})
+	w.must(w.Recover(t.Context()))
+	w.clock = w.clock.Add(10 * time.Minute)
+	w.must(w.Sweep(t.Context()))
+	w.wentThrough(threat.Detected, threat.Assessing)
+	if tasks, err = w.PendingTasks(t.Context(), "agent-a"); err != nil || len(tasks) != 1 || tasks[0].GetLimit().AsDuration() != w.Policy().AssessLimit {
+		t.Errorf("after the restart: %v, %v; want it with its whole time", tasks, err)
+	}
+}
+
+func TestCalledBackIsNoLateResult(t *testing.T) {
+	w := newWorld(t, nil)
+	th := w.uncleanable()
+	w.kind = "suricata:1:2"
+	w.alert(alice, event.Attacker, true)
+	tasks, err := w.PendingTasks(t.Context(), "agent-a")
+	w.must(err)
+	w.must(w.CloseByPerson(t.Context(), w.threats()[0].ID, "eve", "false alarm"))
+	w.must(w.Report(t.Context(), "agent-a", &wirev1.TaskResult{TaskId: tasks[0].GetId(), Status: wirev1.TaskStatus_TASK_STATUS_CANCELLED}))
+	w.must(w.store.View(t.Context(), func(v store.View) error {
+		line, err := v.Timeline(w.threats()[0].ID)
+		if err == nil && line[len(line)-1].To != threat.Closed {
+			t.Errorf("the timeline ends with %+v", line[len(line)-1])
+		}
+		return err
+	}))
+	if !w.quarantine(th.QuarantineID).State.Ordered() {
+		t.Error("closing one threat released the other's quarantine")
+	}
+}

@@ -59,6 +59,8 @@ type View interface {
 	TasksOfThreat(threatID int64) ([]threat.Task, error)
 	// OpenTasks lists an agent's tasks without a result, oldest first.
 	OpenTasks(agentID string) ([]threat.Task, error)
+	// DeliveredTasks lists every agent's tasks that were delivered and are open.
+	DeliveredTasks() ([]threat.Task, error)
 	// NextDue is when the first open task or active quarantine comes due.
 	NextDue() (time.Time, bool, error)
 	// TasksDue lists open tasks that are due.

@@ -31,6 +31,12 @@ func (s *session) OpenTasks(agentID string) ([]threat.Task, error) {
 		ORDER BY created_at, rowid`, agentID)
 }
 
+// DeliveredTasks implements store.View.
+func (s *session) DeliveredTasks() ([]threat.Task, error) {
+	return list(s, scanTask, `SELECT `+taskColumns+` FROM task WHERE ended_at = 0 AND state = ?
+		ORDER BY created_at, rowid`, string(threat.TaskDelivered))
+}
+
 // TasksDue implements store.View.
 func (s *session) TasksDue(now time.Time, limit int) ([]threat.Task, error) {
 	return list(s, scanTask, `SELECT `+taskColumns+` FROM task WHERE ended_at = 0 AND due_at <= ?
