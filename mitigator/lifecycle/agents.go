@@ -263,7 +263,7 @@ func (e *Engine) AgentConnected(ctx context.Context, agentID string, connected b
 			return err
 		}
 		for _, task := range tasks {
-			if err := putBack(j, task); err != nil {
+			if err := e.putBack(j, task); err != nil {
 				return err
 			}
 		}
@@ -283,7 +283,7 @@ func (e *Engine) Recover(ctx context.Context) error {
 			return fmt.Errorf("tasks under way at the last end: %w", err)
 		}
 		for _, task := range tasks {
-			if err := putBack(j, task); err != nil {
+			if err := e.putBack(j, task); err != nil {
 				return err
 			}
 		}
@@ -291,15 +291,19 @@ func (e *Engine) Recover(ctx context.Context) error {
 	})
 }
 
-// putBack makes a delivered task wait for its agent again. Its time does not
-// begin anew: an endpoint that keeps breaking its connection would otherwise
-// never be decided on.
-func putBack(j *job, task threat.Task) error {
+// putBack makes a delivered task wait for its agent again. What was delivered
+// late keeps the time that it was given, but altogether a task gets no more than
+// the hold and one limit: an endpoint that keeps breaking its connection would
+// otherwise never be decided on.
+func (e *Engine) putBack(j *job, task threat.Task) error {
 	if task.State != threat.TaskDelivered {
 		return nil
 	}
 	if due := task.Due(); due.After(task.HoldUntil) {
 		task.HoldUntil = due
+	}
+	if end := task.CreatedAt.Add(e.policy.Hold + task.Limit); task.HoldUntil.After(end) {
+		task.HoldUntil = end
 	}
 	task.State, task.DeliveredAt = threat.TaskPending, time.Time{}
 	return j.tx.SetTask(task)
