@@ -15,6 +15,7 @@ import (
 
 const (
 	tokenPrefix    = "cordon1"
+	adminPrefix    = "cordonadmin1"
 	secretSize     = 20
 	maxTokenLength = 512
 )
@@ -23,9 +24,9 @@ const (
 // read out, and a double click selects all of it.
 var encoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// ErrTokenFormat is returned for text that is not an enrolment token. The
-// error never repeats the text, which may hold a secret.
-var ErrTokenFormat = errors.New("not an enrolment token")
+// ErrTokenFormat is returned for text that is not a token of the kind that was
+// asked for. The error never repeats the text, which may hold a secret.
+var ErrTokenFormat = errors.New("not such a token")
 
 // Secret is a token's secret part: 160 random bits. Its String, its log value
 // and its text marshalling never show it; Reveal does.
@@ -60,18 +61,49 @@ func ParseSecret(text string) (Secret, error) {
 	return s, nil
 }
 
-// Token is a one-time enrolment token. Its text form is
+// Token is a one-time enrolment token of an agent, or an administrator's
+// token. The text forms are
 //
 //	cordon1-SECRET-FINGERPRINT[@HOST:PORT]
+//	cordonadmin1-SECRET-FINGERPRINT[@HOST:PORT]
 //
 // with the secret (20 bytes) and the fingerprint of the appliance's CA (32
 // bytes) in lower-case base32 without padding, and the mitigator's address for
-// agents where the mitigator knows it.
+// agents or administrators where the mitigator knows it.
 type Token struct {
 	Secret      Secret
 	Fingerprint Fingerprint
 	// Server is "HOST:PORT" or empty.
 	Server string
+	// Admin says that it is an administrator's: the one is never taken for the
+	// other.
+	Admin bool
+}
+
+// NewAdminToken makes an administrator's token with a fresh secret. A server
+// that is not empty must be "HOST:PORT".
+func NewAdminToken(ca Fingerprint, server string) (Token, error) {
+	t, err := NewToken(ca, server)
+	t.Admin = true
+	return t, err
+}
+
+// ParseAdminToken reads an administrator's token, as strictly as ParseToken.
+// The error wraps ErrTokenFormat and never repeats the text.
+func ParseAdminToken(text string) (Token, error) {
+	t, err := parseToken(strings.TrimSpace(text), adminPrefix)
+	if err != nil {
+		return Token{}, fmt.Errorf("%w: %w; copy the whole line that `cordon-mitigator admin add` printed", ErrTokenFormat, err)
+	}
+	t.Admin = true
+	return t, nil
+}
+
+func (t Token) prefix() string {
+	if t.Admin {
+		return adminPrefix
+	}
+	return tokenPrefix
 }
 
 // NewToken makes a token with a fresh secret. A server that is not empty must
@@ -92,7 +124,7 @@ func NewToken(ca Fingerprint, server string) (Token, error) {
 // Reveal returns the token's text with its secret: to show once to the person
 // who asked for it.
 func (t Token) Reveal() string {
-	text := tokenPrefix + "-" + t.Secret.Reveal() + "-" + t.Fingerprint.String()
+	text := t.prefix() + "-" + t.Secret.Reveal() + "-" + t.Fingerprint.String()
 	if t.Server != "" {
 		text += "@" + t.Server
 	}
@@ -101,7 +133,7 @@ func (t Token) Reveal() string {
 
 // String hides the secret and shows the rest.
 func (t Token) String() string {
-	text := tokenPrefix + "-[redacted]-" + t.Fingerprint.String()
+	text := t.prefix() + "-[redacted]-" + t.Fingerprint.String()
 	if t.Server != "" {
 		text += "@" + t.Server
 	}
@@ -121,21 +153,21 @@ func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 // else must be exactly as Reveal writes it. The error wraps ErrTokenFormat,
 // says what to do and never repeats the text.
 func ParseToken(text string) (Token, error) {
-	t, err := parseToken(strings.TrimSpace(text))
+	t, err := parseToken(strings.TrimSpace(text), tokenPrefix)
 	if err != nil {
 		return Token{}, fmt.Errorf("%w: %w; copy the whole line that `cordon agent token` printed", ErrTokenFormat, err)
 	}
 	return t, nil
 }
 
-func parseToken(text string) (Token, error) {
+func parseToken(text, prefix string) (Token, error) {
 	if len(text) > maxTokenLength {
 		return Token{}, fmt.Errorf("it has %d characters, more than %d", len(text), maxTokenLength)
 	}
 	body, server, hasServer := strings.Cut(text, "@")
 	parts := strings.Split(body, "-")
-	if parts[0] != tokenPrefix {
-		return Token{}, errors.New("it does not start with " + tokenPrefix + "-")
+	if parts[0] != prefix {
+		return Token{}, errors.New("it does not start with " + prefix + "-")
 	}
 	if len(parts) != 3 {
 		return Token{}, fmt.Errorf("it has %d parts, want 3", len(parts))

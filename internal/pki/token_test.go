@@ -99,3 +99,29 @@ func FuzzParseToken(f *testing.F) {
 		}
 	})
 }
+
+// TestAdminTokenIsNoEnrolmentToken holds that neither kind is taken for the
+// other, and that the administrator's hides its secret as well.
+func TestAdminTokenIsNoEnrolmentToken(t *testing.T) {
+	admin, err := NewAdminToken(Fingerprint{1}, "cordon.example:8443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseAdminToken(admin.Reveal())
+	if err != nil || got != admin {
+		t.Fatalf("read back as %v, %v", got, err)
+	}
+	if _, err := ParseToken(admin.Reveal()); !errors.Is(err, ErrTokenFormat) {
+		t.Errorf("an administrator's token as an enrolment token: %v", err)
+	}
+	enrol, err := NewToken(Fingerprint{1}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParseAdminToken(enrol.Reveal()); !errors.Is(err, ErrTokenFormat) {
+		t.Errorf("an enrolment token as an administrator's: %v", err)
+	}
+	if strings.Contains(admin.String(), admin.Secret.Reveal()) {
+		t.Error("String shows the secret")
+	}
+}

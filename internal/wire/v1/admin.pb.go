@@ -2370,6 +2370,279 @@ func (x *ListSourcesResponse) GetSources() []*Source {
 	return nil
 }
 
+type CloseThreatRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why; goes into the timeline. Must not be empty.
+	Note          string `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseThreatRequest) Reset() {
+	*x = CloseThreatRequest{}
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseThreatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseThreatRequest) ProtoMessage() {}
+
+func (x *CloseThreatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseThreatRequest.ProtoReflect.Descriptor instead.
+func (*CloseThreatRequest) Descriptor() ([]byte, []int) {
+	return file_internal_wire_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *CloseThreatRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *CloseThreatRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type CloseThreatResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Threat        *Threat                `protobuf:"bytes,1,opt,name=threat,proto3" json:"threat,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseThreatResponse) Reset() {
+	*x = CloseThreatResponse{}
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseThreatResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseThreatResponse) ProtoMessage() {}
+
+func (x *CloseThreatResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseThreatResponse.ProtoReflect.Descriptor instead.
+func (*CloseThreatResponse) Descriptor() ([]byte, []int) {
+	return file_internal_wire_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *CloseThreatResponse) GetThreat() *Threat {
+	if x != nil {
+		return x.Threat
+	}
+	return nil
+}
+
+type ListRejectsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A source's name; empty for all.
+	Source        string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRejectsRequest) Reset() {
+	*x = ListRejectsRequest{}
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRejectsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRejectsRequest) ProtoMessage() {}
+
+func (x *ListRejectsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRejectsRequest.ProtoReflect.Descriptor instead.
+func (*ListRejectsRequest) Descriptor() ([]byte, []int) {
+	return file_internal_wire_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListRejectsRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ListRejectsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type Reject struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Source string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Reason string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The record's beginning.
+	Raw []byte `protobuf:"bytes,3,opt,name=raw,proto3" json:"raw,omitempty"`
+	// The whole record's length in bytes, as far as it is known.
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	ReceivedAt    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reject) Reset() {
+	*x = Reject{}
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reject) ProtoMessage() {}
+
+func (x *Reject) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reject.ProtoReflect.Descriptor instead.
+func (*Reject) Descriptor() ([]byte, []int) {
+	return file_internal_wire_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Reject) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Reject) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Reject) GetRaw() []byte {
+	if x != nil {
+		return x.Raw
+	}
+	return nil
+}
+
+func (x *Reject) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Reject) GetReceivedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReceivedAt
+	}
+	return nil
+}
+
+type ListRejectsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest first.
+	Rejects       []*Reject `protobuf:"bytes,1,rep,name=rejects,proto3" json:"rejects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRejectsResponse) Reset() {
+	*x = ListRejectsResponse{}
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRejectsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRejectsResponse) ProtoMessage() {}
+
+func (x *ListRejectsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRejectsResponse.ProtoReflect.Descriptor instead.
+func (*ListRejectsResponse) Descriptor() ([]byte, []int) {
+	return file_internal_wire_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListRejectsResponse) GetRejects() []*Reject {
+	if x != nil {
+		return x.Rejects
+	}
+	return nil
+}
+
 var File_internal_wire_v1_admin_proto protoreflect.FileDescriptor
 
 const file_internal_wire_v1_admin_proto_rawDesc = "" +
@@ -2577,7 +2850,24 @@ const file_internal_wire_v1_admin_proto_rawDesc = "" +
 	"\rlast_event_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vlastEventAt\"\x14\n" +
 	"\x12ListSourcesRequest\"B\n" +
 	"\x13ListSourcesResponse\x12+\n" +
-	"\asources\x18\x01 \x03(\v2\x11.cordon.v1.SourceR\asources2\xe6\a\n" +
+	"\asources\x18\x01 \x03(\v2\x11.cordon.v1.SourceR\asources\"8\n" +
+	"\x12CloseThreatRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x12\n" +
+	"\x04note\x18\x02 \x01(\tR\x04note\"@\n" +
+	"\x13CloseThreatResponse\x12)\n" +
+	"\x06threat\x18\x01 \x01(\v2\x11.cordon.v1.ThreatR\x06threat\"B\n" +
+	"\x12ListRejectsRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"\x9b\x01\n" +
+	"\x06Reject\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x10\n" +
+	"\x03raw\x18\x03 \x01(\fR\x03raw\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12;\n" +
+	"\vreceived_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"receivedAt\"B\n" +
+	"\x13ListRejectsResponse\x12+\n" +
+	"\arejects\x18\x01 \x03(\v2\x11.cordon.v1.RejectR\arejects2\x82\t\n" +
 	"\fAdminService\x12F\n" +
 	"\tGetStatus\x12\x1b.cordon.v1.GetStatusRequest\x1a\x1c.cordon.v1.GetStatusResponse\x12L\n" +
 	"\vListThreats\x12\x1d.cordon.v1.ListThreatsRequest\x1a\x1e.cordon.v1.ListThreatsResponse\x12F\n" +
@@ -2592,7 +2882,9 @@ const file_internal_wire_v1_admin_proto_rawDesc = "" +
 	"ListAgents\x12\x1c.cordon.v1.ListAgentsRequest\x1a\x1d.cordon.v1.ListAgentsResponse\x12[\n" +
 	"\x10CreateAgentToken\x12\".cordon.v1.CreateAgentTokenRequest\x1a#.cordon.v1.CreateAgentTokenResponse\x12L\n" +
 	"\vRevokeAgent\x12\x1d.cordon.v1.RevokeAgentRequest\x1a\x1e.cordon.v1.RevokeAgentResponse\x12L\n" +
-	"\vListSources\x12\x1d.cordon.v1.ListSourcesRequest\x1a\x1e.cordon.v1.ListSourcesResponseB;Z9github.com/cordon-security/cordon/internal/wire/v1;wirev1b\x06proto3"
+	"\vListSources\x12\x1d.cordon.v1.ListSourcesRequest\x1a\x1e.cordon.v1.ListSourcesResponse\x12L\n" +
+	"\vCloseThreat\x12\x1d.cordon.v1.CloseThreatRequest\x1a\x1e.cordon.v1.CloseThreatResponse\x12L\n" +
+	"\vListRejects\x12\x1d.cordon.v1.ListRejectsRequest\x1a\x1e.cordon.v1.ListRejectsResponseB;Z9github.com/cordon-security/cordon/internal/wire/v1;wirev1b\x06proto3"
 
 var (
 	file_internal_wire_v1_admin_proto_rawDescOnce sync.Once
@@ -2606,7 +2898,7 @@ func file_internal_wire_v1_admin_proto_rawDescGZIP() []byte {
 	return file_internal_wire_v1_admin_proto_rawDescData
 }
 
-var file_internal_wire_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_internal_wire_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_internal_wire_v1_admin_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),           // 0: cordon.v1.GetStatusRequest
 	(*DeviceStatus)(nil),               // 1: cordon.v1.DeviceStatus
@@ -2641,32 +2933,37 @@ var file_internal_wire_v1_admin_proto_goTypes = []any{
 	(*Source)(nil),                     // 30: cordon.v1.Source
 	(*ListSourcesRequest)(nil),         // 31: cordon.v1.ListSourcesRequest
 	(*ListSourcesResponse)(nil),        // 32: cordon.v1.ListSourcesResponse
-	(*Revision)(nil),                   // 33: cordon.v1.Revision
-	(*BreakGlass)(nil),                 // 34: cordon.v1.BreakGlass
-	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
-	(TaskKind)(0),                      // 36: cordon.v1.TaskKind
-	(*TaskResult)(nil),                 // 37: cordon.v1.TaskResult
-	(Access)(0),                        // 38: cordon.v1.Access
-	(*durationpb.Duration)(nil),        // 39: google.protobuf.Duration
+	(*CloseThreatRequest)(nil),         // 33: cordon.v1.CloseThreatRequest
+	(*CloseThreatResponse)(nil),        // 34: cordon.v1.CloseThreatResponse
+	(*ListRejectsRequest)(nil),         // 35: cordon.v1.ListRejectsRequest
+	(*Reject)(nil),                     // 36: cordon.v1.Reject
+	(*ListRejectsResponse)(nil),        // 37: cordon.v1.ListRejectsResponse
+	(*Revision)(nil),                   // 38: cordon.v1.Revision
+	(*BreakGlass)(nil),                 // 39: cordon.v1.BreakGlass
+	(*timestamppb.Timestamp)(nil),      // 40: google.protobuf.Timestamp
+	(TaskKind)(0),                      // 41: cordon.v1.TaskKind
+	(*TaskResult)(nil),                 // 42: cordon.v1.TaskResult
+	(Access)(0),                        // 43: cordon.v1.Access
+	(*durationpb.Duration)(nil),        // 44: google.protobuf.Duration
 }
 var file_internal_wire_v1_admin_proto_depIdxs = []int32{
-	33, // 0: cordon.v1.DeviceStatus.ordered:type_name -> cordon.v1.Revision
-	33, // 1: cordon.v1.DeviceStatus.held:type_name -> cordon.v1.Revision
-	34, // 2: cordon.v1.DeviceStatus.break_glass:type_name -> cordon.v1.BreakGlass
-	35, // 3: cordon.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	38, // 0: cordon.v1.DeviceStatus.ordered:type_name -> cordon.v1.Revision
+	38, // 1: cordon.v1.DeviceStatus.held:type_name -> cordon.v1.Revision
+	39, // 2: cordon.v1.DeviceStatus.break_glass:type_name -> cordon.v1.BreakGlass
+	40, // 3: cordon.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
 	1,  // 4: cordon.v1.GetStatusResponse.devices:type_name -> cordon.v1.DeviceStatus
 	30, // 5: cordon.v1.GetStatusResponse.sources:type_name -> cordon.v1.Source
-	35, // 6: cordon.v1.Threat.first_seen:type_name -> google.protobuf.Timestamp
-	35, // 7: cordon.v1.Threat.last_seen:type_name -> google.protobuf.Timestamp
-	35, // 8: cordon.v1.Threat.updated_at:type_name -> google.protobuf.Timestamp
-	35, // 9: cordon.v1.Transition.at:type_name -> google.protobuf.Timestamp
-	36, // 10: cordon.v1.TaskInfo.kind:type_name -> cordon.v1.TaskKind
-	35, // 11: cordon.v1.TaskInfo.created_at:type_name -> google.protobuf.Timestamp
-	35, // 12: cordon.v1.TaskInfo.delivered_at:type_name -> google.protobuf.Timestamp
-	35, // 13: cordon.v1.TaskInfo.ended_at:type_name -> google.protobuf.Timestamp
-	37, // 14: cordon.v1.TaskInfo.result:type_name -> cordon.v1.TaskResult
-	35, // 15: cordon.v1.Event.at:type_name -> google.protobuf.Timestamp
-	35, // 16: cordon.v1.Event.received_at:type_name -> google.protobuf.Timestamp
+	40, // 6: cordon.v1.Threat.first_seen:type_name -> google.protobuf.Timestamp
+	40, // 7: cordon.v1.Threat.last_seen:type_name -> google.protobuf.Timestamp
+	40, // 8: cordon.v1.Threat.updated_at:type_name -> google.protobuf.Timestamp
+	40, // 9: cordon.v1.Transition.at:type_name -> google.protobuf.Timestamp
+	41, // 10: cordon.v1.TaskInfo.kind:type_name -> cordon.v1.TaskKind
+	40, // 11: cordon.v1.TaskInfo.created_at:type_name -> google.protobuf.Timestamp
+	40, // 12: cordon.v1.TaskInfo.delivered_at:type_name -> google.protobuf.Timestamp
+	40, // 13: cordon.v1.TaskInfo.ended_at:type_name -> google.protobuf.Timestamp
+	42, // 14: cordon.v1.TaskInfo.result:type_name -> cordon.v1.TaskResult
+	40, // 15: cordon.v1.Event.at:type_name -> google.protobuf.Timestamp
+	40, // 16: cordon.v1.Event.received_at:type_name -> google.protobuf.Timestamp
 	3,  // 17: cordon.v1.ListThreatsResponse.threats:type_name -> cordon.v1.Threat
 	3,  // 18: cordon.v1.GetThreatResponse.threat:type_name -> cordon.v1.Threat
 	4,  // 19: cordon.v1.GetThreatResponse.timeline:type_name -> cordon.v1.Transition
@@ -2674,56 +2971,63 @@ var file_internal_wire_v1_admin_proto_depIdxs = []int32{
 	6,  // 21: cordon.v1.GetThreatResponse.events:type_name -> cordon.v1.Event
 	16, // 22: cordon.v1.GetThreatResponse.quarantine:type_name -> cordon.v1.QuarantineInfo
 	6,  // 23: cordon.v1.ListEventsResponse.events:type_name -> cordon.v1.Event
-	35, // 24: cordon.v1.Endpoint.first_seen:type_name -> google.protobuf.Timestamp
-	35, // 25: cordon.v1.Endpoint.last_seen:type_name -> google.protobuf.Timestamp
+	40, // 24: cordon.v1.Endpoint.first_seen:type_name -> google.protobuf.Timestamp
+	40, // 25: cordon.v1.Endpoint.last_seen:type_name -> google.protobuf.Timestamp
 	13, // 26: cordon.v1.ListEndpointsResponse.endpoints:type_name -> cordon.v1.Endpoint
-	35, // 27: cordon.v1.QuarantineInfo.created_at:type_name -> google.protobuf.Timestamp
-	35, // 28: cordon.v1.QuarantineInfo.expires_at:type_name -> google.protobuf.Timestamp
-	35, // 29: cordon.v1.QuarantineInfo.in_force_at:type_name -> google.protobuf.Timestamp
-	35, // 30: cordon.v1.QuarantineInfo.ended_at:type_name -> google.protobuf.Timestamp
+	40, // 27: cordon.v1.QuarantineInfo.created_at:type_name -> google.protobuf.Timestamp
+	40, // 28: cordon.v1.QuarantineInfo.expires_at:type_name -> google.protobuf.Timestamp
+	40, // 29: cordon.v1.QuarantineInfo.in_force_at:type_name -> google.protobuf.Timestamp
+	40, // 30: cordon.v1.QuarantineInfo.ended_at:type_name -> google.protobuf.Timestamp
 	16, // 31: cordon.v1.ListQuarantinesResponse.quarantines:type_name -> cordon.v1.QuarantineInfo
-	38, // 32: cordon.v1.QuarantineEndpointRequest.access:type_name -> cordon.v1.Access
-	39, // 33: cordon.v1.QuarantineEndpointRequest.duration:type_name -> google.protobuf.Duration
+	43, // 32: cordon.v1.QuarantineEndpointRequest.access:type_name -> cordon.v1.Access
+	44, // 33: cordon.v1.QuarantineEndpointRequest.duration:type_name -> google.protobuf.Duration
 	16, // 34: cordon.v1.QuarantineEndpointResponse.quarantine:type_name -> cordon.v1.QuarantineInfo
 	16, // 35: cordon.v1.ReleaseEndpointResponse.quarantines:type_name -> cordon.v1.QuarantineInfo
-	35, // 36: cordon.v1.Agent.enrolled_at:type_name -> google.protobuf.Timestamp
-	35, // 37: cordon.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
-	35, // 38: cordon.v1.Agent.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	35, // 39: cordon.v1.Agent.revoked_at:type_name -> google.protobuf.Timestamp
+	40, // 36: cordon.v1.Agent.enrolled_at:type_name -> google.protobuf.Timestamp
+	40, // 37: cordon.v1.Agent.last_seen:type_name -> google.protobuf.Timestamp
+	40, // 38: cordon.v1.Agent.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	40, // 39: cordon.v1.Agent.revoked_at:type_name -> google.protobuf.Timestamp
 	23, // 40: cordon.v1.ListAgentsResponse.agents:type_name -> cordon.v1.Agent
-	39, // 41: cordon.v1.CreateAgentTokenRequest.lifetime:type_name -> google.protobuf.Duration
-	35, // 42: cordon.v1.CreateAgentTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	35, // 43: cordon.v1.Source.last_event_at:type_name -> google.protobuf.Timestamp
+	44, // 41: cordon.v1.CreateAgentTokenRequest.lifetime:type_name -> google.protobuf.Duration
+	40, // 42: cordon.v1.CreateAgentTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	40, // 43: cordon.v1.Source.last_event_at:type_name -> google.protobuf.Timestamp
 	30, // 44: cordon.v1.ListSourcesResponse.sources:type_name -> cordon.v1.Source
-	0,  // 45: cordon.v1.AdminService.GetStatus:input_type -> cordon.v1.GetStatusRequest
-	7,  // 46: cordon.v1.AdminService.ListThreats:input_type -> cordon.v1.ListThreatsRequest
-	9,  // 47: cordon.v1.AdminService.GetThreat:input_type -> cordon.v1.GetThreatRequest
-	11, // 48: cordon.v1.AdminService.ListEvents:input_type -> cordon.v1.ListEventsRequest
-	14, // 49: cordon.v1.AdminService.ListEndpoints:input_type -> cordon.v1.ListEndpointsRequest
-	17, // 50: cordon.v1.AdminService.ListQuarantines:input_type -> cordon.v1.ListQuarantinesRequest
-	19, // 51: cordon.v1.AdminService.QuarantineEndpoint:input_type -> cordon.v1.QuarantineEndpointRequest
-	21, // 52: cordon.v1.AdminService.ReleaseEndpoint:input_type -> cordon.v1.ReleaseEndpointRequest
-	24, // 53: cordon.v1.AdminService.ListAgents:input_type -> cordon.v1.ListAgentsRequest
-	26, // 54: cordon.v1.AdminService.CreateAgentToken:input_type -> cordon.v1.CreateAgentTokenRequest
-	28, // 55: cordon.v1.AdminService.RevokeAgent:input_type -> cordon.v1.RevokeAgentRequest
-	31, // 56: cordon.v1.AdminService.ListSources:input_type -> cordon.v1.ListSourcesRequest
-	2,  // 57: cordon.v1.AdminService.GetStatus:output_type -> cordon.v1.GetStatusResponse
-	8,  // 58: cordon.v1.AdminService.ListThreats:output_type -> cordon.v1.ListThreatsResponse
-	10, // 59: cordon.v1.AdminService.GetThreat:output_type -> cordon.v1.GetThreatResponse
-	12, // 60: cordon.v1.AdminService.ListEvents:output_type -> cordon.v1.ListEventsResponse
-	15, // 61: cordon.v1.AdminService.ListEndpoints:output_type -> cordon.v1.ListEndpointsResponse
-	18, // 62: cordon.v1.AdminService.ListQuarantines:output_type -> cordon.v1.ListQuarantinesResponse
-	20, // 63: cordon.v1.AdminService.QuarantineEndpoint:output_type -> cordon.v1.QuarantineEndpointResponse
-	22, // 64: cordon.v1.AdminService.ReleaseEndpoint:output_type -> cordon.v1.ReleaseEndpointResponse
-	25, // 65: cordon.v1.AdminService.ListAgents:output_type -> cordon.v1.ListAgentsResponse
-	27, // 66: cordon.v1.AdminService.CreateAgentToken:output_type -> cordon.v1.CreateAgentTokenResponse
-	29, // 67: cordon.v1.AdminService.RevokeAgent:output_type -> cordon.v1.RevokeAgentResponse
-	32, // 68: cordon.v1.AdminService.ListSources:output_type -> cordon.v1.ListSourcesResponse
-	57, // [57:69] is the sub-list for method output_type
-	45, // [45:57] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	3,  // 45: cordon.v1.CloseThreatResponse.threat:type_name -> cordon.v1.Threat
+	40, // 46: cordon.v1.Reject.received_at:type_name -> google.protobuf.Timestamp
+	36, // 47: cordon.v1.ListRejectsResponse.rejects:type_name -> cordon.v1.Reject
+	0,  // 48: cordon.v1.AdminService.GetStatus:input_type -> cordon.v1.GetStatusRequest
+	7,  // 49: cordon.v1.AdminService.ListThreats:input_type -> cordon.v1.ListThreatsRequest
+	9,  // 50: cordon.v1.AdminService.GetThreat:input_type -> cordon.v1.GetThreatRequest
+	11, // 51: cordon.v1.AdminService.ListEvents:input_type -> cordon.v1.ListEventsRequest
+	14, // 52: cordon.v1.AdminService.ListEndpoints:input_type -> cordon.v1.ListEndpointsRequest
+	17, // 53: cordon.v1.AdminService.ListQuarantines:input_type -> cordon.v1.ListQuarantinesRequest
+	19, // 54: cordon.v1.AdminService.QuarantineEndpoint:input_type -> cordon.v1.QuarantineEndpointRequest
+	21, // 55: cordon.v1.AdminService.ReleaseEndpoint:input_type -> cordon.v1.ReleaseEndpointRequest
+	24, // 56: cordon.v1.AdminService.ListAgents:input_type -> cordon.v1.ListAgentsRequest
+	26, // 57: cordon.v1.AdminService.CreateAgentToken:input_type -> cordon.v1.CreateAgentTokenRequest
+	28, // 58: cordon.v1.AdminService.RevokeAgent:input_type -> cordon.v1.RevokeAgentRequest
+	31, // 59: cordon.v1.AdminService.ListSources:input_type -> cordon.v1.ListSourcesRequest
+	33, // 60: cordon.v1.AdminService.CloseThreat:input_type -> cordon.v1.CloseThreatRequest
+	35, // 61: cordon.v1.AdminService.ListRejects:input_type -> cordon.v1.ListRejectsRequest
+	2,  // 62: cordon.v1.AdminService.GetStatus:output_type -> cordon.v1.GetStatusResponse
+	8,  // 63: cordon.v1.AdminService.ListThreats:output_type -> cordon.v1.ListThreatsResponse
+	10, // 64: cordon.v1.AdminService.GetThreat:output_type -> cordon.v1.GetThreatResponse
+	12, // 65: cordon.v1.AdminService.ListEvents:output_type -> cordon.v1.ListEventsResponse
+	15, // 66: cordon.v1.AdminService.ListEndpoints:output_type -> cordon.v1.ListEndpointsResponse
+	18, // 67: cordon.v1.AdminService.ListQuarantines:output_type -> cordon.v1.ListQuarantinesResponse
+	20, // 68: cordon.v1.AdminService.QuarantineEndpoint:output_type -> cordon.v1.QuarantineEndpointResponse
+	22, // 69: cordon.v1.AdminService.ReleaseEndpoint:output_type -> cordon.v1.ReleaseEndpointResponse
+	25, // 70: cordon.v1.AdminService.ListAgents:output_type -> cordon.v1.ListAgentsResponse
+	27, // 71: cordon.v1.AdminService.CreateAgentToken:output_type -> cordon.v1.CreateAgentTokenResponse
+	29, // 72: cordon.v1.AdminService.RevokeAgent:output_type -> cordon.v1.RevokeAgentResponse
+	32, // 73: cordon.v1.AdminService.ListSources:output_type -> cordon.v1.ListSourcesResponse
+	34, // 74: cordon.v1.AdminService.CloseThreat:output_type -> cordon.v1.CloseThreatResponse
+	37, // 75: cordon.v1.AdminService.ListRejects:output_type -> cordon.v1.ListRejectsResponse
+	62, // [62:76] is the sub-list for method output_type
+	48, // [48:62] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_internal_wire_v1_admin_proto_init() }
@@ -2739,7 +3043,7 @@ func file_internal_wire_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_wire_v1_admin_proto_rawDesc), len(file_internal_wire_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

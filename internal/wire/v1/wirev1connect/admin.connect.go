@@ -65,6 +65,12 @@ const (
 	// AdminServiceListSourcesProcedure is the fully-qualified name of the AdminService's ListSources
 	// RPC.
 	AdminServiceListSourcesProcedure = "/cordon.v1.AdminService/ListSources"
+	// AdminServiceCloseThreatProcedure is the fully-qualified name of the AdminService's CloseThreat
+	// RPC.
+	AdminServiceCloseThreatProcedure = "/cordon.v1.AdminService/CloseThreat"
+	// AdminServiceListRejectsProcedure is the fully-qualified name of the AdminService's ListRejects
+	// RPC.
+	AdminServiceListRejectsProcedure = "/cordon.v1.AdminService/ListRejects"
 )
 
 // AdminServiceClient is a client for the cordon.v1.AdminService service.
@@ -81,6 +87,10 @@ type AdminServiceClient interface {
 	CreateAgentToken(context.Context, *connect.Request[v1.CreateAgentTokenRequest]) (*connect.Response[v1.CreateAgentTokenResponse], error)
 	RevokeAgent(context.Context, *connect.Request[v1.RevokeAgentRequest]) (*connect.Response[v1.RevokeAgentResponse], error)
 	ListSources(context.Context, *connect.Request[v1.ListSourcesRequest]) (*connect.Response[v1.ListSourcesResponse], error)
+	// CloseThreat ends a threat on the administrator's own judgement.
+	CloseThreat(context.Context, *connect.Request[v1.CloseThreatRequest]) (*connect.Response[v1.CloseThreatResponse], error)
+	// ListRejects shows what a source delivered that could not be read.
+	ListRejects(context.Context, *connect.Request[v1.ListRejectsRequest]) (*connect.Response[v1.ListRejectsResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the cordon.v1.AdminService service. By default, it
@@ -166,6 +176,18 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("ListSources")),
 			connect.WithClientOptions(opts...),
 		),
+		closeThreat: connect.NewClient[v1.CloseThreatRequest, v1.CloseThreatResponse](
+			httpClient,
+			baseURL+AdminServiceCloseThreatProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("CloseThreat")),
+			connect.WithClientOptions(opts...),
+		),
+		listRejects: connect.NewClient[v1.ListRejectsRequest, v1.ListRejectsResponse](
+			httpClient,
+			baseURL+AdminServiceListRejectsProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ListRejects")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -183,6 +205,8 @@ type adminServiceClient struct {
 	createAgentToken   *connect.Client[v1.CreateAgentTokenRequest, v1.CreateAgentTokenResponse]
 	revokeAgent        *connect.Client[v1.RevokeAgentRequest, v1.RevokeAgentResponse]
 	listSources        *connect.Client[v1.ListSourcesRequest, v1.ListSourcesResponse]
+	closeThreat        *connect.Client[v1.CloseThreatRequest, v1.CloseThreatResponse]
+	listRejects        *connect.Client[v1.ListRejectsRequest, v1.ListRejectsResponse]
 }
 
 // GetStatus calls cordon.v1.AdminService.GetStatus.
@@ -245,6 +269,16 @@ func (c *adminServiceClient) ListSources(ctx context.Context, req *connect.Reque
 	return c.listSources.CallUnary(ctx, req)
 }
 
+// CloseThreat calls cordon.v1.AdminService.CloseThreat.
+func (c *adminServiceClient) CloseThreat(ctx context.Context, req *connect.Request[v1.CloseThreatRequest]) (*connect.Response[v1.CloseThreatResponse], error) {
+	return c.closeThreat.CallUnary(ctx, req)
+}
+
+// ListRejects calls cordon.v1.AdminService.ListRejects.
+func (c *adminServiceClient) ListRejects(ctx context.Context, req *connect.Request[v1.ListRejectsRequest]) (*connect.Response[v1.ListRejectsResponse], error) {
+	return c.listRejects.CallUnary(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the cordon.v1.AdminService service.
 type AdminServiceHandler interface {
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
@@ -259,6 +293,10 @@ type AdminServiceHandler interface {
 	CreateAgentToken(context.Context, *connect.Request[v1.CreateAgentTokenRequest]) (*connect.Response[v1.CreateAgentTokenResponse], error)
 	RevokeAgent(context.Context, *connect.Request[v1.RevokeAgentRequest]) (*connect.Response[v1.RevokeAgentResponse], error)
 	ListSources(context.Context, *connect.Request[v1.ListSourcesRequest]) (*connect.Response[v1.ListSourcesResponse], error)
+	// CloseThreat ends a threat on the administrator's own judgement.
+	CloseThreat(context.Context, *connect.Request[v1.CloseThreatRequest]) (*connect.Response[v1.CloseThreatResponse], error)
+	// ListRejects shows what a source delivered that could not be read.
+	ListRejects(context.Context, *connect.Request[v1.ListRejectsRequest]) (*connect.Response[v1.ListRejectsResponse], error)
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -340,6 +378,18 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("ListSources")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceCloseThreatHandler := connect.NewUnaryHandler(
+		AdminServiceCloseThreatProcedure,
+		svc.CloseThreat,
+		connect.WithSchema(adminServiceMethods.ByName("CloseThreat")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceListRejectsHandler := connect.NewUnaryHandler(
+		AdminServiceListRejectsProcedure,
+		svc.ListRejects,
+		connect.WithSchema(adminServiceMethods.ByName("ListRejects")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/cordon.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceGetStatusProcedure:
@@ -366,6 +416,10 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceRevokeAgentHandler.ServeHTTP(w, r)
 		case AdminServiceListSourcesProcedure:
 			adminServiceListSourcesHandler.ServeHTTP(w, r)
+		case AdminServiceCloseThreatProcedure:
+			adminServiceCloseThreatHandler.ServeHTTP(w, r)
+		case AdminServiceListRejectsProcedure:
+			adminServiceListRejectsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -421,4 +475,12 @@ func (UnimplementedAdminServiceHandler) RevokeAgent(context.Context, *connect.Re
 
 func (UnimplementedAdminServiceHandler) ListSources(context.Context, *connect.Request[v1.ListSourcesRequest]) (*connect.Response[v1.ListSourcesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cordon.v1.AdminService.ListSources is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) CloseThreat(context.Context, *connect.Request[v1.CloseThreatRequest]) (*connect.Response[v1.CloseThreatResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cordon.v1.AdminService.CloseThreat is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ListRejects(context.Context, *connect.Request[v1.ListRejectsRequest]) (*connect.Response[v1.ListRejectsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cordon.v1.AdminService.ListRejects is not implemented"))
 }
