@@ -98,6 +98,9 @@ type View interface {
 	Cursor(source string) ([]byte, error)
 	// SourceCounts gives how many events and rejects a source delivered ever.
 	SourceCounts(source string) (events, rejects uint64, err error)
+	// Rejects lists the unreadable records that are kept aside, the newest first;
+	// those of every source when source is empty.
+	Rejects(source string, limit int) ([]Reject, error)
 
 	// Endpoint returns ErrNotFound when there is none.
 	Endpoint(id int64) (endpoint.Endpoint, error)
@@ -167,6 +170,15 @@ type Tx interface {
 	RevokeAgent(id string, at time.Time, by, reason string) error
 	AddToken(t fleet.Token) error
 	SetToken(t fleet.Token) error
+}
+
+// Reject is a record that could not be read, as the store keeps it.
+type Reject struct {
+	event.Reject
+	// ID is the store's, ascending.
+	ID int64
+	// Source is the data source that it came from.
+	Source string
 }
 
 // Order is one line of the log of orders to devices, with the quarantine as it

@@ -91,8 +91,8 @@ func (s *session) SetEventThreat(eventID, threatID int64) error {
 
 // AddReject implements store.Tx.
 func (s *session) AddReject(r event.Reject, source string) error {
-	_, err := s.exec(`INSERT INTO reject (source, at, reason, raw) VALUES (?, ?, ?, ?)`,
-		source, micros(r.Received), r.Reason, notNil(r.Raw))
+	_, err := s.exec(`INSERT INTO reject (source, key, at, reason, raw, size) VALUES (?, ?, ?, ?, ?, ?)`,
+		source, r.Key[:], micros(r.Received), r.Reason, notNil(r.Raw), r.Size)
 	if err != nil {
 		return fmt.Errorf("keep unreadable record of %s aside: %w", source, err)
 	}
@@ -102,6 +102,24 @@ func (s *session) AddReject(r event.Reject, source string) error {
 		return fmt.Errorf("drop oldest unreadable records of %s: %w", source, err)
 	}
 	return s.count(source, 0, 1)
+}
+
+func scanReject(r row) (store.Reject, error) {
+	var v store.Reject
+	var key []byte
+	err := r.Scan(&v.ID, &v.Source, &key, asTime(&v.Received), &v.Reason, &v.Raw, &v.Size)
+	copy(v.Key[:], key)
+	return v, err
+}
+
+// Rejects implements store.View.
+func (s *session) Rejects(source string, limit int) ([]store.Reject, error) {
+	const columns = `SELECT id, source, key, at, reason, raw, size FROM reject`
+	// Two statements, so that each has an index to walk.
+	if source == "" {
+		return list(s, scanReject, columns+` ORDER BY id DESC LIMIT ?`, limitOr(limit))
+	}
+	return list(s, scanReject, columns+` WHERE source = ? ORDER BY id DESC LIMIT ?`, source, limitOr(limit))
 }
 
 func (s *session) count(source string, events, rejects int) error {

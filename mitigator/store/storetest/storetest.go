@@ -27,6 +27,9 @@ func Run(t *testing.T, open func(t *testing.T, dir string) store.Store) {
 		"orders are a log that snapshots close": orders,
 		"the same event comes in once":          once,
 		"an address has one owner at a time":    owners,
+
+		"unreadable records are kept, bounded and counted": rejects,
+		"a cursor is stored with what it stands behind":    together,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -1,0 +1,7 @@
+-- +goose Up
+ALTER TABLE reject ADD COLUMN key BLOB NOT NULL DEFAULT x'';
+ALTER TABLE reject ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+
+-- +goose Down
+ALTER TABLE reject DROP COLUMN size;
+ALTER TABLE reject DROP COLUMN key;
