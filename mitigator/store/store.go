@@ -122,7 +122,8 @@ type View interface {
 	Token(hash [32]byte) (fleet.Token, error)
 }
 
-// Tx reads and writes.
+// Tx reads and writes. What changes one thing by its identifier returns
+// ErrNotFound when there is none.
 type Tx interface {
 	View
 
@@ -137,7 +138,8 @@ type Tx interface {
 	AddQuarantine(q threat.Quarantine) error
 	SetQuarantine(q threat.Quarantine) error
 	// AddOrder appends to the log of orders: the devices must look at the
-	// quarantine again. It returns the new revision.
+	// quarantine again. It returns the new revision, or ErrNotFound when there is
+	// no such quarantine.
 	AddOrder(quarantineID string) (uint64, error)
 
 	// AddEvent stores a classified event, sets its ID and returns true; or returns
@@ -156,7 +158,8 @@ type Tx interface {
 	SetEndpoint(e endpoint.Endpoint) error
 	// MergeEndpoint moves threats, quarantines and MACs from one endpoint to
 	// another and removes the first. At most one of the two may have an active
-	// quarantine.
+	// quarantine: otherwise it is an error. The second keeps its own host name,
+	// address and agent.
 	MergeEndpoint(from, into int64) error
 	// OpenBinding starts a binding, or confirms the one that holds; a confirmation
 	// by a device makes it the device's.

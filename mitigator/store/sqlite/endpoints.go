@@ -105,6 +105,14 @@ func (s *session) setMACs(e endpoint.Endpoint) error {
 
 // MergeEndpoint implements store.Tx.
 func (s *session) MergeEndpoint(from, into int64) error {
+	if from == into {
+		return fmt.Errorf("merge endpoint %d into itself", from)
+	}
+	for _, id := range []int64{from, into} {
+		if _, err := s.Endpoint(id); err != nil {
+			return fmt.Errorf("merge endpoint %d into %d: endpoint %d: %w", from, into, id, err)
+		}
+	}
 	for _, query := range []string{
 		`UPDATE threat SET endpoint_id = ? WHERE endpoint_id = ?`,
 		`UPDATE quarantine SET endpoint_id = ? WHERE endpoint_id = ?`,

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -95,9 +96,12 @@ func (s *session) SetQuarantine(q threat.Quarantine) error {
 
 // AddOrder implements store.Tx.
 func (s *session) AddOrder(quarantineID string) (uint64, error) {
-	res, err := s.exec(`INSERT INTO device_order (quarantine_id) VALUES (?)`, quarantineID)
+	res, err := s.exec(`INSERT INTO device_order (quarantine_id) SELECT id FROM quarantine WHERE id = ?`, quarantineID)
 	if err != nil {
 		return 0, fmt.Errorf("order quarantine %s: %w", quarantineID, err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return 0, fmt.Errorf("order quarantine %s: %w", quarantineID, errors.Join(store.ErrNotFound, err))
 	}
 	rev, err := res.LastInsertId()
 	if err != nil {

@@ -30,6 +30,13 @@ func Run(t *testing.T, open func(t *testing.T, dir string) store.Store) {
 
 		"unreadable records are kept, bounded and counted": rejects,
 		"a cursor is stored with what it stands behind":    together,
+		"one error in a shared commit":                     groupError,
+		"a merge moves all that hangs on an endpoint":      merge,
+		"a merge leaves one active quarantine":             mergeActive,
+		"a revocation is final":                            agents,
+		"a token is used once":                             tokens,
+		"what is not there is not found":                   missing,
+		"the log of orders ends in a snapshot":             trimmed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
