@@ -20,6 +20,7 @@ const (
 	webActor        = "web"
 	nameserverActor = "nameserver"
 	reviverActor    = "reviver"
+	forwarderActor  = "forwarder"
 )
 
 // RunActor takes the process over, and never returns, when it was started as
@@ -38,6 +39,7 @@ func RunActor() {
 		webActor:        runWeb,
 		nameserverActor: runNameserver,
 		reviverActor:    runReviver,
+		forwarderActor:  runForwarder,
 	}[role]
 	if !ok {
 		actorFailed(role, fmt.Errorf("no such actor"))

@@ -34,6 +34,9 @@ var (
 const (
 	// C2Port is where the standard LAN's C2 listens.
 	C2Port = 4444
+	// C2WebPort is where it listens too: malware likes ports that are open
+	// everywhere, and a sensor can tell from a low port who opened the flow.
+	C2WebPort = 443
 	// WebText is the page of the standard LAN's web server.
 	WebText = "hello from the internet"
 	// WebName and C2Name are names that the standard LAN's name server knows.
@@ -170,7 +173,7 @@ func (s *Standard) cable() error {
 
 // serve starts the servers of the internet.
 func (s *Standard) serve(ctx context.Context) error {
-	c2, err := s.Internet.StartC2(ctx, C2Port)
+	c2, err := s.Internet.StartC2(ctx, C2Port, C2WebPort)
 	if err != nil {
 		return fmt.Errorf("start the C2: %w", err)
 	}
