@@ -1,0 +1,84 @@
+package mitigator
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/cordon-security/cordon/internal/guard"
+	"github.com/cordon-security/cordon/mitigator/endpoint"
+)
+
+// fleetGuard applies the rules of package guard to the whole fleet: the life
+// cycle asks it before every quarantine, whoever orders it.
+type fleetGuard struct {
+	rules *guard.Guard
+}
+
+// Check implements lifecycle.Guard.
+func (g fleetGuard) Check(now time.Time, e endpoint.Endpoint, bindings []endpoint.Binding, recent []time.Time, active int) error {
+	macs := make([]guard.MAC, len(e.MACs))
+	for i, m := range e.MACs {
+		macs[i] = guard.MAC(m)
+	}
+	addresses := make([]netip.Addr, len(bindings))
+	for i, b := range bindings {
+		addresses[i] = b.Addr
+	}
+	// What may never be cut off is said first: waiting at the cap would not help it.
+	for _, refusal := range []*guard.Refusal{
+		g.rules.Check(macs, addresses),
+		g.rules.Cap().CheckTotal(active, 1),
+		g.rules.Cap().CheckRate(recent, 1, now),
+	} {
+		if refusal != nil {
+			return refusal
+		}
+	}
+	return nil
+}
+
+// AtCap implements lifecycle.Guard.
+func (g fleetGuard) AtCap(err error) bool {
+	var refusal *guard.Refusal
+	return errors.As(err, &refusal) && (refusal.Rule == guard.RuleCapTotal || refusal.Rule == guard.RuleCapRate)
+}
+
+// Window implements lifecycle.Guard.
+func (g fleetGuard) Window() time.Duration { return g.rules.Cap().Window }
+
+// AtOnce implements lifecycle.Guard.
+func (g fleetGuard) AtOnce() int { return g.rules.Cap().AtOnce }
+
+// ownAddresses lists this machine's addresses and MACs. Cutting itself off would
+// end every way to release anything.
+func ownAddresses() (addrs []netip.Addr, protected []guard.Protected, err error) {
+	links, err := net.Interfaces()
+	if err != nil {
+		return nil, nil, fmt.Errorf("own interfaces: %w", err)
+	}
+	for _, link := range links {
+		if link.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		if m, err := guard.MACFrom(link.HardwareAddr); err == nil && !m.IsZero() {
+			protected = append(protected, guard.Protected{MAC: m, Origin: "the mitigator's own interface " + link.Name})
+		}
+		own, err := link.Addrs()
+		if err != nil {
+			return nil, nil, fmt.Errorf("addresses of %s: %w", link.Name, err)
+		}
+		for _, a := range own {
+			p, err := netip.ParsePrefix(a.String())
+			if err != nil || p.Addr().IsLinkLocalUnicast() {
+				continue
+			}
+			addr := p.Addr().Unmap()
+			addrs = append(addrs, addr)
+			protected = append(protected, guard.Protected{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Origin: "the mitigator's own address"})
+		}
+	}
+	return addrs, protected, nil
+}

@@ -1,0 +1,58 @@
+package mitigator
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+const (
+	webHeaderTimeout = 10 * time.Second
+	webReadTimeout   = 30 * time.Second
+	webWriteTimeout  = 2 * time.Minute
+	webIdleTimeout   = 2 * time.Minute
+	webHeaderBytes   = 32 << 10
+	webConnections   = 512
+	webStopTimeout   = 5 * time.Second
+)
+
+// serveWeb serves administrators and browsers until ctx ends.
+func (m *Mitigator) serveWeb(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           m.web,
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: m.server.GetCertificate},
+		ReadHeaderTimeout: webHeaderTimeout,
+		ReadTimeout:       webReadTimeout,
+		WriteTimeout:      webWriteTimeout,
+		IdleTimeout:       webIdleTimeout,
+		MaxHeaderBytes:    webHeaderBytes,
+		// A browser that does not know the CA yet fails its handshake: not news.
+		ErrorLog:    slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.ServeTLS(netutil.LimitListener(listener, webConnections), "", "") }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve administrators on %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), webStopTimeout)
+	defer cancel()
+	if server.Shutdown(stop) != nil {
+		if err := server.Close(); err != nil {
+			return fmt.Errorf("stop serving administrators: %w", err)
+		}
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve administrators on %s: %w", listener.Addr(), err)
+	}
+	return nil
+}
