@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
+	"github.com/cordon-security/cordon/internal/wire/v1/wirev1connect"
+)
+
+const endpointHint = "`cordon endpoints` lists them: give an endpoint's number, name, MAC or address"
+
+type quarantineCommand struct {
+	Endpoint string `arg:"" help:"The endpoint's number, name, MAC or address."`
+	Access   string `help:"What it may still reach: none, or limited (the mitigator and the device's allow list)." enum:"none,limited" default:"limited"`
+	Reason   string `help:"Why; people will read it." required:"" placeholder:"TEXT"`
+	For      span   `help:"When it ends by itself, such as 8h or 2d. Default: when released." placeholder:"DURATION"`
+}
+
+// Run implements the command.
+func (c *quarantineCommand) Run(s *session) error {
+	if strings.TrimSpace(c.Reason) == "" {
+		return usage("--reason is empty", "say why the endpoint is quarantined: people will read it")
+	}
+	request := &wirev1.QuarantineEndpointRequest{Endpoint: c.Endpoint, Reason: c.Reason, Access: wirev1.Access_ACCESS_LIMITED}
+	if c.Access == "none" {
+		request.Access = wirev1.Access_ACCESS_NONE
+	}
+	if c.For > 0 {
+		request.Duration = durationpb.New(time.Duration(c.For))
+	}
+	m, err := call(s, "quarantine "+c.Endpoint, wirev1connect.AdminServiceClient.QuarantineEndpoint, request, hints{
+		notFound:     endpointHint,
+		precondition: "`cordon quarantines` shows whether it is quarantined already (release it first to change that); `cordon endpoints` shows whether a MAC of it is known, which a quarantine binds to",
+		invalid:      endpointHint,
+	})
+	if err != nil {
+		return err
+	}
+	q := m.GetQuarantine()
+	if err := s.show(m, func(p *page) {
+		p.line(cell{q.GetEndpointName() + ": ", bold}, cell{quarantineWords(q.GetState()), quarantineTone(q.GetState())})
+		quarantinePart(p, q)
+	}); err != nil {
+		return err
+	}
+	return s.notEnforced(q)
+}
+
+// notEnforced tells the person when what was asked for is recorded and yet not
+// done. Observe mode is as the administrator set it; the rest is a refusal.
+func (s *session) notEnforced(q *wirev1.QuarantineInfo) error {
+	f := &failure{code: exitRefused, what: q.GetEndpointName() + " is not quarantined: " + quarantineWords(q.GetState())}
+	if q.GetDetail() != "" {
+		f.err = errors.New(q.GetDetail())
+	}
+	switch q.GetState() {
+	case "observed":
+		s.say("hint: nothing was enforced: set policy.mode to enforce in the mitigator's configuration when you trust what it would do")
+		return nil
+	case "held":
+		f.hint = "it is recorded, and ordered by itself when the cap allows; `cordon quarantines` shows what stands: release what need not, or raise the cap in the mitigator's configuration"
+	case "refused":
+		f.hint = "the protected list on the enforcement device decides, and only a person at the device can change it"
+	case "suspended":
+		f.hint = "break glass is on; `cordon-enforcer resume` on the device ends it"
+	default:
+		return nil
+	}
+	return f
+}
+
+type releaseCommand struct {
+	Endpoint     string `arg:"" help:"The endpoint's number, name, MAC or address."`
+	ThreatIsGone bool   `help:"Confirm that the threat on the endpoint is gone, instead of being asked: for scripts."`
+	Note         string `help:"What makes you sure; goes into the timeline." placeholder:"TEXT"`
+}
+
+// Run implements the command.
+func (c *releaseCommand) Run(s *session) error {
+	if err := c.confirm(s); err != nil {
+		return err
+	}
+	m, err := call(s, "release "+c.Endpoint, wirev1connect.AdminServiceClient.ReleaseEndpoint,
+		&wirev1.ReleaseEndpointRequest{Endpoint: c.Endpoint, ThreatIsGone: true, Note: c.Note}, hints{
+			notFound:     endpointHint,
+			precondition: "`cordon quarantines` shows what is quarantined; in observe mode nothing is, so nothing is to be released",
+			invalid:      endpointHint,
+		})
+	if err != nil {
+		return err
+	}
+	return s.show(m, func(p *page) {
+		for _, q := range m.GetQuarantines() {
+			p.line(cell{q.GetEndpointName() + " is released", good}, text(fmt.Sprintf(" from quarantine %s (%s)", q.GetId(), q.GetState())))
+		}
+		if len(m.GetQuarantines()) == 0 {
+			p.line(text(c.Endpoint + " had no quarantine"))
+		}
+	})
+}
+
+// confirm wants the word that the threat is gone: the flag, or an answer.
+func (c *releaseCommand) confirm(s *session) error {
+	if c.ThreatIsGone {
+		return nil
+	}
+	if !isTerminal(s.stdin) {
+		return usage(fmt.Sprintf("release %s: nobody confirmed that the threat on it is gone", c.Endpoint),
+			"give --threat-is-gone when it is; on a terminal the command asks")
+	}
+	answer, err := s.ask(fmt.Sprintf("Is the threat on %s gone? Type the endpoint's name (or 'yes'):", c.Endpoint))
+	if err != nil {
+		return err
+	}
+	if !strings.EqualFold(answer, "yes") && !strings.EqualFold(answer, c.Endpoint) {
+		return &failure{code: exitFailed, what: c.Endpoint + " was not released: the answer was neither its name nor 'yes'",
+			hint: "`cordon threats` shows what is still open on it"}
+	}
+	return nil
+}
