@@ -32,6 +32,9 @@ type Options struct {
 	Config  Config
 	Version string
 	Log     *slog.Logger
+	// WrapStore, when set, stands between the mitigator and its store: for tests
+	// that end the process at a commit, or let one fail.
+	WrapStore func(store.Store) store.Store
 }
 
 // Mitigator is the program: all its rooms, put together.
@@ -39,6 +42,8 @@ type Mitigator struct {
 	config Config
 	log    *slog.Logger
 	lock   *dirlock.Lock
+	agents net.Listener
+	admins net.Listener
 	store  store.Store
 	server *pki.Server
 	engine *lifecycle.Engine
@@ -58,7 +63,7 @@ func New(ctx context.Context, o Options) (*Mitigator, error) {
 		return nil, errors.New("mitigator: no log")
 	}
 	m := &Mitigator{config: o.Config, log: o.Log}
-	if err := m.open(ctx, o.Version); err != nil {
+	if err := m.open(ctx, o); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
@@ -76,7 +81,7 @@ func (m *Mitigator) Close() error {
 	return errors.Join(errs...)
 }
 
-func (m *Mitigator) open(ctx context.Context, version string) error {
+func (m *Mitigator) open(ctx context.Context, o Options) error {
 	dir := m.config.StateDir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the state directory: %w", err)
@@ -107,10 +112,13 @@ func (m *Mitigator) open(ctx context.Context, version string) error {
 	if m.store, err = sqlite.Open(ctx, filepath.Join(dir, "cordon.db")); err != nil {
 		return err
 	}
+	if o.WrapStore != nil {
+		m.store = o.WrapStore(m.store)
+	}
 	if err := m.openLifecycle(fleetGuard{rules}, ca); err != nil {
 		return err
 	}
-	return m.openWeb(version)
+	return m.openWeb(o.Version)
 }
 
 // openLifecycle makes the life cycle and all that it speaks to.
@@ -193,6 +201,19 @@ func (m *Mitigator) openWeb(version string) error {
 	return nil
 }
 
+// AgentAddr is where agents connect; nil before Run has called ready.
+func (m *Mitigator) AgentAddr() net.Addr { return addrOf(m.agents) }
+
+// AdminAddr is where administrators connect; nil before Run has called ready.
+func (m *Mitigator) AdminAddr() net.Addr { return addrOf(m.admins) }
+
+func addrOf(l net.Listener) net.Addr {
+	if l == nil {
+		return nil
+	}
+	return l.Addr()
+}
+
 // Run serves until ctx ends, and calls ready once everything listens.
 func (m *Mitigator) Run(ctx context.Context, ready func()) error {
 	// Before an agent can connect: what a connection of the process before took
@@ -200,26 +221,31 @@ func (m *Mitigator) Run(ctx context.Context, ready func()) error {
 	if err := m.engine.Recover(ctx); err != nil {
 		return fmt.Errorf("take up what was under way: %w", err)
 	}
-	agents, err := net.Listen("tcp", m.config.Agents.Listen)
-	if err != nil {
-		return fmt.Errorf("listen for agents: %w", err)
-	}
-	admins, err := net.Listen("tcp", m.config.Admin.Listen)
-	if err != nil {
-		return errors.Join(fmt.Errorf("listen for administrators: %w", err), agents.Close())
+	if err := m.listen(); err != nil {
+		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return m.fleet.Serve(ctx, agents) })
-	group.Go(func() error { return m.serveWeb(ctx, admins) })
+	group.Go(func() error { return m.fleet.Serve(ctx, m.agents) })
+	group.Go(func() error { return m.serveWeb(ctx, m.admins) })
 	group.Go(func() error { return m.engine.Run(ctx) })
 	group.Go(func() error { return m.intake.Run(ctx) })
 	for _, l := range m.links {
 		group.Go(func() error { return l.Run(ctx) })
 	}
-	m.log.Info("serving", "agents", agents.Addr().String(), "admin", admins.Addr().String(),
+	m.log.Info("serving", "agents", m.AgentAddr().String(), "admin", m.AdminAddr().String(),
 		"mode", string(m.config.Policy.Mode), "sources", len(m.config.Sources), "devices", len(m.links))
 	ready()
 	return group.Wait()
+}
+
+func (m *Mitigator) listen() (err error) {
+	if m.agents, err = net.Listen("tcp", m.config.Agents.Listen); err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	if m.admins, err = net.Listen("tcp", m.config.Admin.Listen); err != nil {
+		return errors.Join(fmt.Errorf("listen for administrators: %w", err), m.agents.Close())
+	}
+	return nil
 }
 
 // Healthy reports whether the store still answers: the watchdog's question.
