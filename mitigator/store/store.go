@@ -33,8 +33,16 @@ type Store interface {
 	// Update runs fn in one transaction that is durable when Update returns nil.
 	// Updates are serialised. Several may share one commit; an error from one
 	// fn undoes that one alone. fn must have no effect but through
-	// its Tx: the commit that it shares may still fail.
+	// its Tx: the commit that it shares may still fail, and fn may run again.
 	Update(ctx context.Context, fn func(Tx) error) error
+	// UpdateUrgent is Update for what cannot wait for a person to make room:
+	// containments, releases, what a device read back. On a full disk it uses up
+	// the store's reserve. Keep it small: the reserve is.
+	UpdateUrgent(ctx context.Context, fn func(Tx) error) error
+	// Reserve is how much of the reserve is left and how much there should be, in
+	// bytes; both 0 for a store that keeps none. While less is left, Update
+	// returns ErrFull, and each call fills the reserve first if there is room.
+	Reserve() (left, whole int64)
 	// View runs fn on one consistent state, beside any update.
 	View(ctx context.Context, fn func(View) error) error
 	Close() error

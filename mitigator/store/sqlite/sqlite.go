@@ -11,7 +11,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"path/filepath"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -30,6 +33,8 @@ type Store struct {
 
 	writeStmts stmtCache
 	readStmts  stmtCache
+	dir        string
+	reserve    *reserve
 
 	queue chan *update
 	stop  chan struct{}
@@ -37,16 +42,42 @@ type Store struct {
 	once  sync.Once
 }
 
-// Open opens the database file, makes it if it is absent, and brings its schema
-// up to date.
+// Options are what a Store may be told.
+type Options struct {
+	// Reserve is how much room is kept for urgent updates on a full disk, in
+	// bytes; 0 for none.
+	Reserve int64
+}
+
+// Open opens the database file with DefaultReserve, makes it if it is absent,
+// and brings its schema up to date.
 func Open(ctx context.Context, path string) (*Store, error) {
+	return OpenWith(ctx, path, Options{Reserve: DefaultReserve})
+}
+
+// OpenWith is Open with options. On a full disk it uses up the reserve as far as
+// it must: the quarantines that stand need a mitigator that releases them.
+func OpenWith(ctx context.Context, path string, o Options) (*Store, error) {
+	r := newReserve(path, o.Reserve)
+	for {
+		s, err := openOnce(ctx, path, r)
+		if errors.Is(err, store.ErrFull) && r.spend() {
+			continue
+		}
+		return s, err
+	}
+}
+
+func openOnce(ctx context.Context, path string, r *reserve) (*Store, error) {
+	dir := filepath.Dir(path)
 	writeDB, err := open(path, 1)
 	if err != nil {
 		return nil, err
 	}
 	if err := migrate(ctx, writeDB); err != nil {
+		err = mapError(dir, err)
 		writeDB.Close()
-		return nil, fmt.Errorf("bring schema of %s up to date: %w", path, mapError(err))
+		return nil, fmt.Errorf("bring schema of %s up to date: %w", path, err)
 	}
 	readDB, err := open(path, 4)
 	if err != nil {
@@ -54,9 +85,12 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		writeDB: writeDB, readDB: readDB,
+		writeDB: writeDB, readDB: readDB, dir: dir, reserve: r,
 		writeStmts: stmtCache{db: writeDB}, readStmts: stmtCache{db: readDB},
 		queue: make(chan *update, maxGroup), stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	if err := r.fill(time.Now()); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return nil, errors.Join(err, writeDB.Close(), readDB.Close())
 	}
 	go s.write()
 	return s, nil
@@ -70,6 +104,7 @@ func open(path string, conns int) (*sql.DB, error) {
 	}
 	for _, p := range []string{
 		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "cache_size(-16000)",
+		"temp_store(MEMORY)", // no file elsewhere whose disk could be full
 	} {
 		q.Add("_pragma", p)
 	}
@@ -105,7 +140,7 @@ func (s *Store) Close() error {
 // View implements store.Store.
 func (s *Store) View(ctx context.Context, fn func(store.View) error) error {
 	missed := map[string]bool{}
-	err := s.view(ctx, fn, missed)
+	err := mapError(s.dir, s.view(ctx, fn, missed))
 	s.readStmts.warm(ctx, missed)
 	return err
 }
@@ -166,15 +201,24 @@ func (c *stmtCache) keep(query string, st *sql.Stmt) {
 	c.stmts[query] = st
 }
 
-// mapError turns the engine's codes into the contract's errors.
-func mapError(err error) error {
+// mapError turns the engine's codes into the contract's errors. dir is where the
+// database lies.
+func mapError(dir string, err error) error {
 	var e *sqlite.Error
-	if !errors.As(err, &e) {
+	if !errors.As(err, &e) || errors.Is(err, store.ErrFull) {
 		return err
 	}
-	switch e.Code() {
-	case sqlitelib.SQLITE_FULL, sqlitelib.SQLITE_IOERR_SHMSIZE:
-		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	switch e.Code() & 0xff {
+	case sqlitelib.SQLITE_FULL:
+	case sqlitelib.SQLITE_IOERR, sqlitelib.SQLITE_CANTOPEN:
+		if !noRoom(dir) {
+			return err
+		}
+	default:
+		return err
 	}
-	return err
+	return fmt.Errorf("%w in %s: make room there: %w", store.ErrFull, dir, err)
 }
+
+// Reserve implements store.Store.
+func (s *Store) Reserve() (left, whole int64) { return s.reserve.left.Load(), s.reserve.size }

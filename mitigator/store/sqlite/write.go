@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cordon-security/cordon/mitigator/store"
 )
@@ -15,19 +16,28 @@ const maxGroup = 128
 
 // update is one caller's transaction, waiting for its group's commit.
 type update struct {
-	ctx  context.Context
-	fn   func(store.Tx) error
-	err  error
-	done chan struct{}
+	ctx    context.Context
+	fn     func(store.Tx) error
+	urgent bool
+	err    error
+	done   chan struct{}
 }
 
 // Update implements store.Store.
 func (s *Store) Update(ctx context.Context, fn func(store.Tx) error) error {
-	u := &update{ctx: ctx, fn: fn, done: make(chan struct{})}
+	return s.enqueue(&update{ctx: ctx, fn: fn, done: make(chan struct{})})
+}
+
+// UpdateUrgent implements store.Store.
+func (s *Store) UpdateUrgent(ctx context.Context, fn func(store.Tx) error) error {
+	return s.enqueue(&update{ctx: ctx, fn: fn, urgent: true, done: make(chan struct{})})
+}
+
+func (s *Store) enqueue(u *update) error {
 	select {
 	case s.queue <- u:
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-u.ctx.Done():
+		return u.ctx.Err()
 	case <-s.stop:
 		return errClosed
 	}
@@ -77,14 +87,51 @@ func (s *Store) gather(first *update) []*update {
 
 func (s *Store) commit(group []*update) {
 	missed := map[string]bool{}
-	err := mapError(s.runGroup(group, missed))
+	err := s.reserve.fill(time.Now())
+	if !s.reserve.whole() {
+		// What the reserve gave up is for urgent updates alone.
+		group = finishOrdinary(group, fmt.Errorf("%w in %s: make room there: the reserve is not whole: %w", store.ErrFull, s.dir, err))
+	}
+	err = s.tryGroup(group, missed)
+	if errors.Is(err, store.ErrFull) {
+		group = finishOrdinary(group, err)
+	}
+	for len(group) > 0 && errors.Is(err, store.ErrFull) && s.reserve.spend() {
+		err = s.tryGroup(group, missed)
+	}
+	finish(group, err)
+	s.writeStmts.warm(context.Background(), missed)
+}
+
+// finishOrdinary tells those that are not urgent of an error and returns the others.
+func finishOrdinary(group []*update, err error) (urgent []*update) {
+	var ordinary []*update
+	for _, u := range group {
+		if u.urgent {
+			urgent = append(urgent, u)
+		} else {
+			ordinary = append(ordinary, u)
+		}
+	}
+	finish(ordinary, err)
+	return urgent
+}
+
+// finish tells each of its own outcome, or all of an error that was the commit's.
+func finish(group []*update, err error) {
 	for _, u := range group {
 		if err != nil {
 			u.err = err
 		}
 		close(u.done)
 	}
-	s.writeStmts.warm(context.Background(), missed)
+}
+
+func (s *Store) tryGroup(group []*update, missed map[string]bool) error {
+	if len(group) == 0 {
+		return nil
+	}
+	return mapError(s.dir, s.runGroup(group, missed))
 }
 
 func (s *Store) runGroup(group []*update, missed map[string]bool) error {
@@ -95,7 +142,7 @@ func (s *Store) runGroup(group []*update, missed map[string]bool) error {
 	}
 	defer tx.Rollback()
 	for _, u := range group {
-		if err := runOne(ctx, tx, u, &s.writeStmts, missed); err != nil {
+		if err := s.runOne(ctx, tx, u, missed); err != nil {
 			return err
 		}
 	}
@@ -107,7 +154,7 @@ func (s *Store) runGroup(group []*update, missed map[string]bool) error {
 
 // runOne runs one caller's function under a savepoint, so that its error undoes
 // only its own writes. The error it returns is the group's.
-func runOne(ctx context.Context, tx *sql.Tx, u *update, stmts *stmtCache, missed map[string]bool) error {
+func (s *Store) runOne(ctx context.Context, tx *sql.Tx, u *update, missed map[string]bool) error {
 	if err := u.ctx.Err(); err != nil {
 		u.err = err
 		return nil
@@ -115,7 +162,7 @@ func runOne(ctx context.Context, tx *sql.Tx, u *update, stmts *stmtCache, missed
 	if _, err := tx.ExecContext(ctx, "SAVEPOINT one"); err != nil {
 		return fmt.Errorf("set savepoint: %w", err)
 	}
-	u.err = mapError(u.fn(&session{ctx: ctx, tx: tx, stmts: stmts, missed: missed}))
+	u.err = mapError(s.dir, u.fn(&session{ctx: ctx, tx: tx, stmts: &s.writeStmts, missed: missed}))
 	if errors.Is(u.err, store.ErrFull) {
 		return u.err // the engine may have rolled the whole transaction back
 	}
