@@ -34,11 +34,9 @@ type Store interface {
 	// Updates are serialised. Several may share one commit; an error from one
 	// fn undoes that one alone. fn must have no effect but through
 	// its Tx: the commit that it shares may still fail, and fn may run again.
+	//
+	// On a full disk an Update with a context of Urgent uses up the store's reserve.
 	Update(ctx context.Context, fn func(Tx) error) error
-	// UpdateUrgent is Update for what cannot wait for a person to make room:
-	// containments, releases, what a device read back. On a full disk it uses up
-	// the store's reserve. Keep it small: the reserve is.
-	UpdateUrgent(ctx context.Context, fn func(Tx) error) error
 	// Reserve is how much of the reserve is left and how much there should be, in
 	// bytes; both 0 for a store that keeps none. While less is left, Update
 	// returns ErrFull, and each call fills the reserve first if there is room.
@@ -47,6 +45,17 @@ type Store interface {
 	View(ctx context.Context, fn func(View) error) error
 	Close() error
 }
+
+// Urgent marks an Update as one that cannot wait for a person to make room:
+// containments, releases, what a device read back. Keep such an update small:
+// the reserve that it may use up is. It is a mark on the context, so that
+// whoever stands between a caller and the store sees every update at one place.
+func Urgent(ctx context.Context) context.Context { return context.WithValue(ctx, urgent{}, true) }
+
+// IsUrgent reports whether the context is one of Urgent.
+func IsUrgent(ctx context.Context) bool { return ctx.Value(urgent{}) != nil }
+
+type urgent struct{}
 
 // View reads. Lists are bounded by their limit, 0 meaning DefaultLimit.
 type View interface {

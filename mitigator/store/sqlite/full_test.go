@@ -148,7 +148,7 @@ func TestReserve(t *testing.T) {
 		d.Fill(0)
 		urgent := 0
 		for ; ; urgent++ {
-			err := s.UpdateUrgent(t.Context(), batch(n))
+			err := s.Update(store.Urgent(t.Context()), batch(n))
 			if errors.Is(err, store.ErrFull) {
 				break
 			}
@@ -193,7 +193,7 @@ func TestRestartOnFullDisk(t *testing.T) {
 		if err := s.Update(t.Context(), batch(1)); !errors.Is(err, store.ErrFull) {
 			t.Errorf("an ordinary update: %v", err)
 		}
-		if err := s.UpdateUrgent(t.Context(), batch(1)); err != nil {
+		if err := s.Update(store.Urgent(t.Context()), batch(1)); err != nil {
 			t.Errorf("an urgent update: %v", err)
 		}
 		holds(t, s, 2)

@@ -16,28 +16,19 @@ const maxGroup = 128
 
 // update is one caller's transaction, waiting for its group's commit.
 type update struct {
-	ctx    context.Context
-	fn     func(store.Tx) error
-	urgent bool
-	err    error
-	done   chan struct{}
+	ctx  context.Context
+	fn   func(store.Tx) error
+	err  error
+	done chan struct{}
 }
 
 // Update implements store.Store.
 func (s *Store) Update(ctx context.Context, fn func(store.Tx) error) error {
-	return s.enqueue(&update{ctx: ctx, fn: fn, done: make(chan struct{})})
-}
-
-// UpdateUrgent implements store.Store.
-func (s *Store) UpdateUrgent(ctx context.Context, fn func(store.Tx) error) error {
-	return s.enqueue(&update{ctx: ctx, fn: fn, urgent: true, done: make(chan struct{})})
-}
-
-func (s *Store) enqueue(u *update) error {
+	u := &update{ctx: ctx, fn: fn, done: make(chan struct{})}
 	select {
 	case s.queue <- u:
-	case <-u.ctx.Done():
-		return u.ctx.Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	case <-s.stop:
 		return errClosed
 	}
@@ -107,7 +98,7 @@ func (s *Store) commit(group []*update) {
 func finishOrdinary(group []*update, err error) (urgent []*update) {
 	var ordinary []*update
 	for _, u := range group {
-		if u.urgent {
+		if store.IsUrgent(u.ctx) {
 			urgent = append(urgent, u)
 		} else {
 			ordinary = append(ordinary, u)
