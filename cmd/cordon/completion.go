@@ -85,7 +85,12 @@ func (g *grammar) add(path string, node *kong.Node) {
 			n.words = append(n.words, grammarWord{name: choice})
 		}
 	}
-	for _, group := range node.AllFlags(true) {
+	flags := node.AllFlags(true)
+	if node.DefaultCmd != nil {
+		// Its flags may stand without its name.
+		flags = node.DefaultCmd.AllFlags(true)
+	}
+	for _, group := range flags {
 		for _, f := range group {
 			n.flags = append(n.flags, flagOf(f))
 		}
@@ -113,7 +118,7 @@ func choices(v *kong.Value) []string {
 	if v.Enum == "" {
 		return nil
 	}
-	return v.EnumSlice()
+	return slices.DeleteFunc(v.EnumSlice(), func(choice string) bool { return choice == "" })
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

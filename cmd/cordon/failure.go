@@ -80,8 +80,8 @@ func (s *session) explain(what string, err error, hints hints) error {
 	switch server := s.open.server; {
 	case s.ctx.Err() != nil:
 		f.err, f.hint = errors.New("interrupted"), "it is not known whether the appliance carried it out; look with `cordon status`"
-	case connect.IsWireError(err):
-		f.answered(err, hints)
+	case connect.IsWireError(err), connect.CodeOf(err) == connect.CodeUnauthenticated:
+		f.answered(s.command, err, hints)
 	case errors.Is(err, pki.ErrWrongCA):
 		f.notTheAppliance(server, err)
 	case connect.CodeOf(err) == connect.CodeResourceExhausted:
@@ -93,7 +93,7 @@ func (s *session) explain(what string, err error, hints hints) error {
 }
 
 // answered explains what the mitigator itself said.
-func (f *failure) answered(err error, hints hints) {
+func (f *failure) answered(command string, err error, hints hints) {
 	code := connect.CodeOf(err)
 	f.err = errors.New(messageOf(err))
 	switch code {
@@ -110,6 +110,7 @@ func (f *failure) answered(err error, hints hints) {
 		f.code = exitNotFound
 	case connect.CodeInvalidArgument:
 		f.code = exitUsage
+		f.hint = "`" + command + " --help` explains the command"
 	case connect.CodeUnavailable:
 		f.hint = "the appliance cannot do it now, and nothing was changed: `cordon status` shows its alarms; a full disk is the usual reason (`df -h` on the appliance)"
 	case connect.CodeDeadlineExceeded:

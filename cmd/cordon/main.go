@@ -76,7 +76,7 @@ func run(ctx context.Context, p process) int {
 	if err != nil {
 		return report(p, usageError(err))
 	}
-	s := &session{process: p, options: c.options, ctx: ctx, model: parser.Model}
+	s := &session{process: p, options: c.options, ctx: ctx, model: parser.Model, command: commandPath(parsed.Selected())}
 	defer s.close()
 	return report(p, parsed.Run(s))
 }

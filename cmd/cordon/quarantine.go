@@ -12,13 +12,20 @@ import (
 	"github.com/cordon-security/cordon/internal/wire/v1/wirev1connect"
 )
 
-const endpointHint = "`cordon endpoints` lists them: give an endpoint's number, name, MAC or address"
+const endpointHint = "`cordon endpoints` lists them: give an endpoint's number, name, MAC or address. One that was never seen can be quarantined by its MAC"
 
 type quarantineCommand struct {
 	Endpoint string `arg:"" help:"The endpoint's number, name, MAC or address."`
-	Access   string `help:"What it may still reach: none, or limited (the mitigator and the device's allow list)." enum:"none,limited" default:"limited"`
+	Access   string `help:"What it may still reach: none, or limited (the mitigator and the device's allow list). Default: as the policy says." enum:"none,limited," default:"" placeholder:"none|limited"`
 	Reason   string `help:"Why; people will read it." required:"" placeholder:"TEXT"`
 	For      span   `help:"When it ends by itself, such as 8h or 2d. Default: when released." placeholder:"DURATION"`
+}
+
+// accesses are the words of --access; none at all leaves it to the policy.
+var accesses = map[string]wirev1.Access{
+	"":        wirev1.Access_ACCESS_UNSPECIFIED,
+	"none":    wirev1.Access_ACCESS_NONE,
+	"limited": wirev1.Access_ACCESS_LIMITED,
 }
 
 // Run implements the command.
@@ -26,10 +33,7 @@ func (c *quarantineCommand) Run(s *session) error {
 	if strings.TrimSpace(c.Reason) == "" {
 		return usage("--reason is empty", "say why the endpoint is quarantined: people will read it")
 	}
-	request := &wirev1.QuarantineEndpointRequest{Endpoint: c.Endpoint, Reason: c.Reason, Access: wirev1.Access_ACCESS_LIMITED}
-	if c.Access == "none" {
-		request.Access = wirev1.Access_ACCESS_NONE
-	}
+	request := &wirev1.QuarantineEndpointRequest{Endpoint: c.Endpoint, Reason: c.Reason, Access: accesses[c.Access]}
 	if c.For > 0 {
 		request.Duration = durationpb.New(time.Duration(c.For))
 	}

@@ -30,6 +30,8 @@ type session struct {
 	// ctx ends when the person interrupts.
 	ctx   context.Context
 	model *kong.Application
+	// command is what is run, as it is typed: "cordon threat show".
+	command string
 
 	open *connection
 }

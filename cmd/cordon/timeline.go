@@ -21,7 +21,8 @@ func threatPage(p *page, m *wirev1.GetThreatResponse, raw bool) {
 	p.field("endpoint", strings.Join(append(append([]string{t.GetEndpointName()}, t.GetAddresses()...), t.GetMacs()...), "  "))
 	p.field("remote", t.GetRemote())
 	p.field("first seen", p.when(t.GetFirstSeen()))
-	p.field("last seen", p.when(t.GetLastSeen())+fmt.Sprintf(", %d events", t.GetEventCount()))
+	p.field("last seen", p.when(t.GetLastSeen()))
+	p.field("events", fmt.Sprint(t.GetEventCount()))
 
 	p.heading("Timeline")
 	timeline(p, m.GetTimeline())
