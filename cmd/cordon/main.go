@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/cordon-security/cordon/internal/service"
+	"github.com/cordon-security/cordon/internal/testlan"
 )
 
 const description = `Find, clean and quarantine endpoints behind security alerts.
@@ -39,6 +40,7 @@ type commands struct {
 	Rejects     rejectsCommand     `cmd:"" help:"Show what a source delivered that could not be read."`
 	Login       loginCommand       `cmd:"" help:"Check an administrator's token and keep it for the next commands."`
 	Logout      logoutCommand      `cmd:"" help:"Forget the token that login keeps."`
+	Demo        demoCommands       `cmd:"" help:"Play the whole story on a LAN of this machine's own making."`
 	Completion  completionCommand  `cmd:"" help:"Print the completion script of a shell."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
@@ -54,6 +56,7 @@ type process struct {
 }
 
 func main() {
+	testlan.RunActor() // the demo's hosts are this program, started again
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, process{

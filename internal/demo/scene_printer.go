@@ -1,0 +1,112 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cordon-security/cordon/internal/testlan"
+)
+
+// cutPrinterOff is scene (c).
+func (s *stage) cutPrinterOff(ctx context.Context) error {
+	printer := s.lan.Printer
+	if _, err := printer.StartPayload(ctx, printerFile, testlan.PayloadOptions{C2: c2At, Name: "job"}); err != nil {
+		return err
+	}
+	src, err := s.holding(ctx, testlan.PrinterIPv4, 1)
+	if err != nil {
+		return err
+	}
+	s.log.say("printer", "%s holds a connection to the C2; there is no agent to look", printerFile)
+	last, err := s.admin.lastThreat(ctx)
+	if err != nil {
+		return err
+	}
+	packets, err := startTrickle(s.watch, printer, testlan.WebIPv4)
+	if err != nil {
+		return err
+	}
+	if err := packets.flowing(ctx); err != nil {
+		return err
+	}
+	at, err := s.raise(src)
+	if err != nil {
+		return err
+	}
+	t, err := s.admin.waitThreat(ctx, testlan.PrinterIPv4, last, "quarantined")
+	if err != nil {
+		return err
+	}
+	quarantined, _ := entered(t, "quarantined")
+	s.log.check("mitigator", "the threat went detected, unresolved, quarantined, by policy", wentThrough(t, "detected", "unresolved", "quarantined"))
+	s.tellDropped(packets, "alert to first packet dropped, seen by the printer", at)
+	s.log.measured("appliance", "alert to quarantine in force, read back", quarantined.Sub(at))
+	s.log.check("internet", "the C2 hears nothing from the printer any more", s.unheard(ctx, testlan.PrinterIPv4, time.Now()))
+	s.log.check("printer", "reaches neither the internet nor alice, by IPv4 and IPv6", errors.Join(cutOffFrom(ctx, printer, theInternet, theC2, alicesHost), readsNothing(ctx, printer)))
+	s.log.check("printer", "the mitigator stays in reach", reaches(ctx, printer, theMachine))
+	s.log.check("printer", "the quarantine holds its MAC, IPv4 and IPv6 addresses, in force", s.holds(ctx, printer, testlan.PrinterIPv4, testlan.PrinterIPv6))
+	return nil
+}
+
+// releasePrinter is scene (d).
+func (s *stage) releasePrinter(ctx context.Context) error {
+	printer := s.lan.Printer
+	name := testlan.PrinterIPv4.String()
+	_, err := s.admin.types(ctx, "release", name, "--note", "firmware installed anew")
+	if err == nil {
+		err = errors.New("the command was carried out without it")
+	} else {
+		err = nil
+	}
+	s.log.check("appliance", "a release without the confirmation that the threat is gone is refused", errors.Join(err, cutOffFrom(ctx, printer, theInternet)))
+
+	if err := cleanByHand(ctx, printer); err != nil {
+		return err
+	}
+	s.log.say("printer", "the administrator installs its firmware anew: the payload is gone")
+	at := time.Now()
+	if _, err := s.admin.types(ctx, "release", name, "--threat-is-gone", "--note", "firmware installed anew"); err != nil {
+		return err
+	}
+	s.log.measured("appliance", "release, from the command to its answer", time.Since(at))
+	s.log.check("printer", "traffic flows again: the internet, alice, names, pages", errors.Join(
+		until(ctx, "the internet is reached", func(ctx context.Context) error {
+			_, err := printer.Ping(ctx, testlan.WebIPv4, cutOff)
+			return err
+		}), reaches(ctx, printer, theInternet, alicesHost, theMachine), reads(ctx, printer)))
+	s.log.check("mitigator", "the threat is released, with who confirmed it and why", s.released(ctx, at))
+	return nil
+}
+
+// cleanByHand removes the printer's payload.
+func cleanByHand(ctx context.Context, printer *testlan.Host) error {
+	left, err := running(printer, printerFile)
+	if err != nil {
+		return err
+	}
+	for _, p := range left {
+		if _, err := printer.Run(ctx, "kill", "-KILL", fmt.Sprint(p.pid)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(printer.Remove(printerFile), notRunning(printer, printerFile))
+}
+
+// released fails unless the printer's threat ended by a person after the time.
+func (s *stage) released(ctx context.Context, after time.Time) error {
+	t, err := s.admin.waitThreat(ctx, testlan.PrinterIPv4, 0, "released")
+	if err != nil {
+		return err
+	}
+	if at, n := entered(t, "released"); n != 1 || at.Before(after) {
+		return fmt.Errorf("it was released %d times, last at %s", n, at)
+	}
+	for _, step := range t.GetTimeline() {
+		if step.GetTo() == "released" && step.GetActor() != "admin:demo" {
+			return fmt.Errorf("it was released by %q", step.GetActor())
+		}
+	}
+	return nil
+}
