@@ -59,9 +59,9 @@ test-demo: build ## the demo as a test: it fails when a step is not as it should
 	'$(BIN)/cordon' demo $(ARGS)
 
 .PHONY: test-long
-test-long: check-go ## every fuzz target for FUZZTIME (1m) each, then the tests three times over
+test-long: check-go ## every fuzz target for FUZZTIME (1m) each, then the tests three times over, long loops included
 	@packaging/fuzz.sh '$(or $(FUZZTIME),1m)'
-	go test -count=3 -timeout 2h $$(go list ./...)
+	CORDON_TEST_LONG=true go test -count=3 -timeout 2h $$(go list ./...)
 
 .PHONY: bench
 bench: check-go ## Go benchmarks; the figures of docs/BENCHMARKS.md name their own commands
