@@ -18,6 +18,7 @@ import (
 	"github.com/cordon-security/cordon/internal/pki"
 	"github.com/cordon-security/cordon/mitigator/admin"
 	"github.com/cordon-security/cordon/mitigator/api"
+	"github.com/cordon-security/cordon/mitigator/console"
 	"github.com/cordon-security/cordon/mitigator/device"
 	"github.com/cordon-security/cordon/mitigator/fleet"
 	"github.com/cordon-security/cordon/mitigator/intake"
@@ -195,8 +196,13 @@ func (m *Mitigator) openWeb(version string) error {
 	if err != nil {
 		return err
 	}
+	pages, err := console.New(console.Options{API: service, Admins: admins, Log: m.log})
+	if err != nil {
+		return err
+	}
 	mux := http.NewServeMux()
 	mux.Handle(service.Handler())
+	mux.Handle("/", pages.Handler())
 	m.web = mux
 	return nil
 }

@@ -435,3 +435,21 @@ func TestFullDiskIsSaid(t *testing.T) {
 		t.Errorf("endpoints %v, %v", got, err)
 	}
 }
+
+// TestConsoleIsThere holds that a browser without a session is sent to the log-in,
+// beside the API on the same port.
+func TestConsoleIsThere(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, testConfig(dir))
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+		InsecureSkipVerify: true, VerifyConnection: r.token.Fingerprint.VerifyMitigator(nil),
+	}}}
+	got, err := client.Get("https://" + r.AdminAddr().String() + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Body.Close()
+	if got.Request.URL.Path != "/login" || got.StatusCode != http.StatusOK {
+		t.Errorf("%s from %s", got.Status, got.Request.URL)
+	}
+}
