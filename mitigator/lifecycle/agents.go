@@ -70,7 +70,7 @@ func (e *Engine) wire(task threat.Task, t threat.Threat) *wirev1.Task {
 
 // TaskDelivered starts the clock of the work on a task.
 func (e *Engine) TaskDelivered(ctx context.Context, agentID, taskID string) error {
-	return e.update(ctx, func(j *job) error {
+	return e.urgently(ctx, func(j *job) error {
 		task, err := j.tx.Task(taskID)
 		if err != nil {
 			return fmt.Errorf("task %s: %w", taskID, err)
@@ -86,10 +86,19 @@ func (e *Engine) TaskDelivered(ctx context.Context, agentID, taskID string) erro
 	})
 }
 
+// maxUrgentReport is how large a result may be, in bytes, to use up the reserve
+// on a full disk: what decides an endpoint's fate is small, evidence can wait.
+const maxUrgentReport = 16 << 10
+
 // Report takes an agent's result in. It is durable on return; the same result
 // again changes nothing. A result that comes after its task expired or was
-// cancelled is kept with the task and noted, and decides nothing any more.
+// cancelled is kept with the task and noted, and decides nothing any more. On a
+// full disk the error wraps store.ErrFull, and the agent keeps the result and
+// reports again.
 func (e *Engine) Report(ctx context.Context, agentID string, r *wirev1.TaskResult) error {
+	if proto.Size(r) <= maxUrgentReport {
+		ctx = store.Urgent(ctx)
+	}
 	return e.update(ctx, func(j *job) error {
 		task, err := j.tx.Task(r.GetTaskId())
 		if errors.Is(err, store.ErrNotFound) {
@@ -275,9 +284,10 @@ func (e *Engine) AgentConnected(ctx context.Context, agentID string, connected b
 }
 
 // Recover puts back what was delivered to connections that ended with the
-// process before. Call it once, before agents can connect.
+// process before. Call it once, before agents can connect. A disk without any
+// room is no reason not to start: those tasks then keep the deadlines they had.
 func (e *Engine) Recover(ctx context.Context) error {
-	return e.update(ctx, func(j *job) error {
+	err := e.urgently(ctx, func(j *job) error {
 		tasks, err := j.tx.DeliveredTasks()
 		if err != nil {
 			return fmt.Errorf("tasks under way at the last end: %w", err)
@@ -289,6 +299,11 @@ func (e *Engine) Recover(ctx context.Context) error {
 		}
 		return nil
 	})
+	if errors.Is(err, store.ErrFull) {
+		e.log.Error("tasks under way at the last end keep their deadlines", "err", err)
+		return nil
+	}
+	return err
 }
 
 // putBack makes a delivered task wait for its agent again. What was delivered

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/cordon-security/cordon/mitigator/endpoint"
@@ -17,9 +18,12 @@ const heldRetry = 10 * time.Second
 // deadlines at once do not hold back an alert.
 const perSweep = 100
 
-// Run watches the clock: deadlines of tasks, ends of quarantines, the cap's
-// window. It returns when ctx ends.
+// Run watches the clock (deadlines of tasks, ends of quarantines, the cap's
+// window) and carries out what a full disk held up. It returns when ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { e.watchDisk(ctx) })
 	held := time.NewTicker(heldRetry)
 	defer held.Stop()
 	for {
@@ -77,7 +81,7 @@ func (e *Engine) Sweep(ctx context.Context) error {
 		if err != nil || tasks+quarantines == 0 {
 			return err
 		}
-		err = e.update(ctx, func(j *job) error {
+		err = e.urgently(ctx, func(j *job) error {
 			n, err := e.expireTasks(j)
 			if err != nil {
 				return err
@@ -156,7 +160,7 @@ func (e *Engine) retryHeld(ctx context.Context) error {
 	if err != nil || !any {
 		return err
 	}
-	return e.update(ctx, func(j *job) error {
+	return e.urgently(ctx, func(j *job) error {
 		qs, err := j.tx.QuarantinesIn(threat.QuarantineHeld, perSweep)
 		if err != nil {
 			return err
@@ -178,7 +182,7 @@ func (e *Engine) neverOrder(j *job, q threat.Quarantine, ep endpoint.Endpoint, r
 		return err
 	}
 	for _, t := range holders {
-		t.QuarantineID, t.WaitingFor = "", "a person to decide: "+refusal.Error()
+		t.QuarantineID, t.WaitingFor = "", threat.ForPerson+" to decide: "+refusal.Error()
 		if err := e.note(j, &t, ep, threat.ByPolicy, "quarantine refused: "+refusal.Error()); err != nil {
 			return err
 		}
@@ -195,7 +199,7 @@ func (e *Engine) unhold(j *job, q threat.Quarantine) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	refusal, err := e.check(j, ep)
+	refusal, err := e.check(j.tx, j.now, ep)
 	if err != nil || (refusal != nil && e.guard.AtCap(refusal)) {
 		return false, err
 	}

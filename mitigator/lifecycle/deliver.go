@@ -2,9 +2,11 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/cordon-security/cordon/mitigator/endpoint"
 	"github.com/cordon-security/cordon/mitigator/event"
@@ -27,7 +29,21 @@ func (e *Engine) Cursor(ctx context.Context, source string) ([]byte, error) {
 
 // Deliver makes a batch durable: its events, the threats that they open or
 // feed, all that follows from them, and the source's cursor, in one transaction.
+// On a full disk the batch waits in memory, up to a bound, and the stored cursor
+// stays behind it, so that after a crash the source reads it again; what policy
+// contains at once is contained all the same, from the store's reserve.
 func (e *Engine) Deliver(ctx context.Context, b intake.Batch) error {
+	if !e.backlog.has(b.Source) {
+		err := e.deliver(ctx, b)
+		if !errors.Is(err, store.ErrFull) {
+			return err
+		}
+	}
+	e.containNow(ctx, b.Events)
+	return e.backlog.add(b)
+}
+
+func (e *Engine) deliver(ctx context.Context, b intake.Batch) error {
 	return e.update(ctx, func(j *job) error {
 		for _, c := range b.Events {
 			if err := e.take(j, c); err != nil {
@@ -92,12 +108,7 @@ func (e *Engine) feed(j *job, ev event.Event, l event.Local) (threatID int64, er
 }
 
 func (e *Engine) open(j *job, ep endpoint.Endpoint, ev event.Event, l event.Local, mac *endpoint.MAC) (int64, error) {
-	t := threat.Threat{
-		EndpointID: ep.ID, Kind: ev.Kind, Signature: ev.Signature, Severity: ev.Severity, Role: l.Role, RoleReason: l.RoleReason,
-		Flows: []threat.Flow{flow(ev, l)}, EventCount: 1, FirstSeen: ev.Time, LastSeen: ev.Time,
-		OpenedAt: j.now, UpdatedAt: j.now,
-	}
-	t.Containable, t.Spoofable = containable(l, mac)
+	t := opened(ep, ev, l, mac, j.now)
 	if err := j.tx.AddThreat(&t); err != nil {
 		return 0, err
 	}
@@ -108,36 +119,61 @@ func (e *Engine) open(j *job, ep endpoint.Endpoint, ev event.Event, l event.Loca
 	return t.ID, e.apply(j, t, f, ep, threat.OnDetected(e.policy, f, ev.Source))
 }
 
-// again feeds a threat. Better evidence of who acted than its first event gave
-// is taken over, so that a burst which begins with a lone SYN is judged by the
-// connection that followed.
+// opened is a threat as its first event makes it.
+func opened(ep endpoint.Endpoint, ev event.Event, l event.Local, mac *endpoint.MAC, now time.Time) threat.Threat {
+	t := threat.Threat{
+		EndpointID: ep.ID, Kind: ev.Kind, Signature: ev.Signature, Severity: ev.Severity, Role: l.Role, RoleReason: l.RoleReason,
+		Flows: []threat.Flow{flow(ev, l)}, EventCount: 1, FirstSeen: ev.Time, LastSeen: ev.Time,
+		OpenedAt: now, UpdatedAt: now,
+	}
+	t.Containable, t.Spoofable = containable(l, mac)
+	return t
+}
+
+// again feeds a threat with one more event.
 func (e *Engine) again(j *job, t threat.Threat, ev event.Event, l event.Local, mac *endpoint.MAC) error {
+	t = fed(t, ev, l)
+	if t.State.Ended() {
+		return j.tx.SetThreat(t)
+	}
+	f, ep, d, err := e.decideAgain(j.tx, t, l, mac)
+	if err != nil {
+		return err
+	}
+	return e.apply(j, f.Threat, f, ep, d)
+}
+
+// fed is a threat with one more event counted.
+func fed(t threat.Threat, ev event.Event, l event.Local) threat.Threat {
 	t.EventCount++
 	if ev.Time.After(t.LastSeen) {
 		t.LastSeen = ev.Time
 	}
+	if ev.Time.Before(t.FirstSeen) {
+		t.FirstSeen = ev.Time
+	}
 	fl := flow(ev, l)
 	same := func(o threat.Flow) bool { return o.Proto == fl.Proto && o.Local == fl.Local && o.Remote == fl.Remote }
 	if len(t.Flows) < threat.MaxFlows && !slices.ContainsFunc(t.Flows, same) {
-		t.Flows = append(t.Flows, fl)
+		t.Flows = append(slices.Clip(t.Flows), fl)
 	}
+	return t
+}
+
+// decideAgain decides on an open threat that one more event feeds. Better
+// evidence of who acted than its first event gave is taken over, so that a burst
+// which begins with a lone SYN is judged by the connection that followed.
+func (e *Engine) decideAgain(v store.View, t threat.Threat, l event.Local, mac *endpoint.MAC) (threat.Facts, endpoint.Endpoint, threat.Decision, error) {
 	ok, why := containable(l, mac)
-	if t.State.Ended() {
-		return j.tx.SetThreat(t)
+	better := ok && !t.Containable
+	if better {
+		t.Containable, t.Spoofable, t.Role, t.RoleReason = ok, why, l.Role, l.RoleReason
 	}
-	if t.Containable || !ok {
-		f, ep, err := j.facts(t)
-		if err != nil {
-			return err
-		}
-		return e.apply(j, t, f, ep, threat.OnAgain(e.policy, f))
+	f, ep, err := factsOf(v, t)
+	if better {
+		return f, ep, threat.OnBetterEvidence(e.policy, f, why), err
 	}
-	t.Containable, t.Spoofable, t.Role, t.RoleReason = ok, why, l.Role, l.RoleReason
-	f, ep, err := j.facts(t)
-	if err != nil {
-		return err
-	}
-	return e.apply(j, t, f, ep, threat.OnBetterEvidence(e.policy, f, why))
+	return f, ep, threat.OnAgain(e.policy, f), err
 }
 
 func containable(l event.Local, mac *endpoint.MAC) (bool, string) {

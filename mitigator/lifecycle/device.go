@@ -17,7 +17,7 @@ func (e *Engine) DeviceStatus(ctx context.Context, device string, statuses []*wi
 	if err != nil || len(changed) == 0 {
 		return err
 	}
-	return e.update(ctx, func(j *job) error {
+	return e.urgently(ctx, func(j *job) error {
 		for _, s := range changed {
 			if err := e.status(j, device, s); err != nil {
 				return fmt.Errorf("status of quarantine %s from device %s: %w", s.GetQuarantineId(), device, err)

@@ -60,6 +60,7 @@ type Engine struct {
 	log         *slog.Logger
 	kick        chan struct{}
 	neighbors   neighborCache
+	backlog     *backlog
 }
 
 // New makes an engine.
@@ -82,7 +83,7 @@ func New(o Options) (*Engine, error) {
 	}
 	return &Engine{
 		store: o.Store, policy: o.Policy, guard: o.Guard, wakeAgent: o.WakeAgent, wakeDevices: o.WakeDevices,
-		now: o.Now, log: o.Log, kick: make(chan struct{}, 1),
+		now: o.Now, log: o.Log, kick: make(chan struct{}, 1), backlog: newBacklog(),
 	}, nil
 }
 
@@ -113,6 +114,12 @@ func (j *job) wake(agentID string) {
 	j.agents[agentID] = true
 }
 
+// urgently is update for what cannot wait for room on the disk: it may use up the
+// store's reserve.
+func (e *Engine) urgently(ctx context.Context, fn func(*job) error) error {
+	return e.update(store.Urgent(ctx), fn)
+}
+
 // update runs fn in one durable transaction and then wakes whom it concerns.
 func (e *Engine) update(ctx context.Context, fn func(*job) error) error {
 	var j job
@@ -121,6 +128,7 @@ func (e *Engine) update(ctx context.Context, fn func(*job) error) error {
 		return fn(&j)
 	})
 	if err != nil {
+		e.backlog.heed(err, e.now())
 		return err
 	}
 	if j.devices {
@@ -139,15 +147,20 @@ func (e *Engine) update(ctx context.Context, fn func(*job) error) error {
 	return nil
 }
 
-// facts gathers what a decision on the threat rests on.
+// facts is factsOf within the job.
 func (j *job) facts(t threat.Threat) (threat.Facts, endpoint.Endpoint, error) {
-	ep, err := j.tx.Endpoint(t.EndpointID)
+	return factsOf(j.tx, t)
+}
+
+// factsOf gathers what a decision on the threat rests on.
+func factsOf(v store.View, t threat.Threat) (threat.Facts, endpoint.Endpoint, error) {
+	ep, err := v.Endpoint(t.EndpointID)
 	if err != nil {
 		return threat.Facts{}, ep, fmt.Errorf("endpoint %d of threat %d: %w", t.EndpointID, t.ID, err)
 	}
 	f := threat.Facts{Threat: t, HasMAC: len(ep.MACs) > 0}
 	if ep.AgentID != "" {
-		a, err := j.tx.Agent(ep.AgentID)
+		a, err := v.Agent(ep.AgentID)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return f, ep, fmt.Errorf("agent of %s: %w", ep.Name(), err)
 		}
@@ -155,7 +168,7 @@ func (j *job) facts(t threat.Threat) (threat.Facts, endpoint.Endpoint, error) {
 			f.AgentName = ep.Name()
 		}
 	}
-	q, ok, err := j.tx.ActiveQuarantine(ep.ID)
+	q, ok, err := v.ActiveQuarantine(ep.ID)
 	if err != nil {
 		return f, ep, fmt.Errorf("quarantine of %s: %w", ep.Name(), err)
 	}

@@ -46,6 +46,8 @@ type world struct {
 	clock time.Time
 	kind  string // of the events
 	woken []string
+	// orders counts how often the devices were woken.
+	orders int
 }
 
 var (
@@ -58,7 +60,11 @@ var (
 )
 
 func newWorld(t *testing.T, change func(*threat.Policy)) *world {
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "cordon.db"))
+	return newWorldIn(t, t.TempDir(), 0, change)
+}
+
+func newWorldIn(t *testing.T, dir string, reserve int64, change func(*threat.Policy)) *world {
+	s, err := sqlite.OpenWith(t.Context(), filepath.Join(dir, "cordon.db"), sqlite.Options{Reserve: reserve})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +77,7 @@ func newWorld(t *testing.T, change func(*threat.Policy)) *world {
 	w := &world{t: t, clock: start, kind: "suricata:1:1"}
 	w.Engine, err = New(Options{
 		Store: s, Policy: p, Guard: testGuard{protected}, Now: func() time.Time { return w.clock },
-		WakeAgent: func(id string) { w.woken = append(w.woken, id) }, WakeDevices: func() {}, Log: slog.New(slog.DiscardHandler),
+		WakeAgent: func(id string) { w.woken = append(w.woken, id) }, WakeDevices: func() { w.orders++ }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

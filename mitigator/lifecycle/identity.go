@@ -12,6 +12,7 @@ import (
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 	"github.com/cordon-security/cordon/mitigator/endpoint"
 	"github.com/cordon-security/cordon/mitigator/event"
+	"github.com/cordon-security/cordon/mitigator/store"
 	"github.com/cordon-security/cordon/mitigator/threat"
 )
 
@@ -105,6 +106,7 @@ func (c *neighborCache) forget(a netip.Addr) {
 }
 
 // DeviceBindings takes in the address bindings that a device sees on its network.
+// On a full disk they wait in memory: the device's orders must not wait for them.
 func (e *Engine) DeviceBindings(ctx context.Context, device string, in []*wirev1.AddressBinding) error {
 	all, err := e.parseBindings(in, endpoint.DeviceSource+device)
 	if err != nil {
@@ -114,7 +116,19 @@ func (e *Engine) DeviceBindings(ctx context.Context, device string, in []*wirev1
 	if len(news) == 0 {
 		return nil
 	}
-	err = e.update(ctx, func(j *job) error {
+	if e.backlog.hasBindings() {
+		return e.backlog.addBindings(news) // behind those that wait: they are dated in order
+	}
+	if err := e.takeBindings(ctx, news); errors.Is(err, store.ErrFull) {
+		return e.backlog.addBindings(news)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+func (e *Engine) takeBindings(ctx context.Context, news []seen) error {
+	err := e.update(ctx, func(j *job) error {
 		for _, b := range news {
 			if err := e.deviceBinding(j, b); err != nil {
 				return err
@@ -207,18 +221,9 @@ func (e *Engine) identify(j *job, nameless endpoint.Endpoint, b seen) error {
 // resolve finds the endpoint that an event's local side was at the event's own
 // time. The binding's MAC is nil when only the address is known.
 func (e *Engine) resolve(j *job, local event.Local, at time.Time) (endpoint.Endpoint, *endpoint.MAC, error) {
-	bindings, err := j.tx.Bindings(local.Addr)
-	if err != nil {
-		return endpoint.Endpoint{}, nil, fmt.Errorf("bindings of %s: %w", local.Addr, err)
-	}
-	if b, ok := endpoint.At(bindings, at); ok {
-		ep, ok, err := j.tx.EndpointByMAC(b.MAC)
-		if err != nil {
-			return ep, nil, fmt.Errorf("endpoint of %s: %w", b.MAC, err)
-		}
-		if ok {
-			return ep, &b.MAC, nil
-		}
+	ep, mac, err := byMAC(j.tx, local, at)
+	if err != nil || mac != nil {
+		return ep, mac, err
 	}
 	ep, ok, err := j.tx.EndpointByAddress(local.Addr)
 	if err != nil || ok {
@@ -226,6 +231,27 @@ func (e *Engine) resolve(j *job, local event.Local, at time.Time) (endpoint.Endp
 	}
 	ep = endpoint.Endpoint{Address: local.Addr, FirstSeen: at, LastSeen: at}
 	return ep, nil, j.tx.AddEndpoint(&ep)
+}
+
+// byMAC finds the endpoint whose MAC held the address at the time; the MAC is nil
+// when none is known to have.
+func byMAC(v store.View, local event.Local, at time.Time) (endpoint.Endpoint, *endpoint.MAC, error) {
+	bindings, err := v.Bindings(local.Addr)
+	if err != nil {
+		return endpoint.Endpoint{}, nil, fmt.Errorf("bindings of %s: %w", local.Addr, err)
+	}
+	b, ok := endpoint.At(bindings, at)
+	if !ok {
+		return endpoint.Endpoint{}, nil, nil
+	}
+	ep, ok, err := v.EndpointByMAC(b.MAC)
+	if err != nil {
+		return ep, nil, fmt.Errorf("endpoint of %s: %w", b.MAC, err)
+	}
+	if !ok {
+		return ep, nil, nil
+	}
+	return ep, &b.MAC, nil
 }
 
 // agentEndpoint finds or makes the endpoint of an agent by where its connection
@@ -467,7 +493,7 @@ func (e *Engine) widen(j *job, ep endpoint.Endpoint) error {
 	if len(wide.MACs) == len(q.MACs) {
 		return nil
 	}
-	refusal, err := e.check(j, ep)
+	refusal, err := e.check(j.tx, j.now, ep)
 	if err != nil || (refusal != nil && !e.guard.AtCap(refusal)) {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cordon-security/cordon/mitigator/endpoint"
+	"github.com/cordon-security/cordon/mitigator/store"
 	"github.com/cordon-security/cordon/mitigator/threat"
 )
 
@@ -28,10 +29,10 @@ func (e *Engine) contain(j *job, t *threat.Threat, ep endpoint.Endpoint, reason 
 	}
 	switch q.State {
 	case threat.QuarantineObserved:
-		t.WaitingFor = "a person: observe mode enforces nothing"
+		t.WaitingFor = threat.ForPerson + ": observe mode enforces nothing"
 		return e.note(j, t, ep, threat.ByPolicy, "observe mode: would have quarantined "+describe(ep, q))
 	case threat.QuarantineRefused:
-		t.WaitingFor = "a person to decide: " + q.Detail
+		t.WaitingFor = threat.ForPerson + " to decide: " + q.Detail
 		if t.WaitingFor == waited {
 			return nil // said already: a burst of events must not fill the timeline
 		}
@@ -48,7 +49,7 @@ func (e *Engine) contain(j *job, t *threat.Threat, ep endpoint.Endpoint, reason 
 // place passes a quarantine through the guard and stores it in the state that
 // it comes out in: ordered, observed, held, or (with nothing to hold it) refused.
 func (e *Engine) place(j *job, ep endpoint.Endpoint, q *threat.Quarantine) error {
-	refusal, err := e.check(j, ep)
+	refusal, err := e.check(j.tx, j.now, ep)
 	if err != nil {
 		return err
 	}
@@ -75,26 +76,26 @@ func (e *Engine) place(j *job, ep endpoint.Endpoint, q *threat.Quarantine) error
 }
 
 // check asks the guard. The first result is the refusal, nil when it may be.
-func (e *Engine) check(j *job, ep endpoint.Endpoint) (refusal, err error) {
-	recent, err := j.tx.QuarantineTimes(j.now.Add(-e.guard.Window()))
+func (e *Engine) check(v store.View, now time.Time, ep endpoint.Endpoint) (refusal, err error) {
+	recent, err := v.QuarantineTimes(now.Add(-e.guard.Window()))
 	if err != nil {
 		return nil, fmt.Errorf("count recent quarantines: %w", err)
 	}
 	active := 0
 	if limit := e.guard.AtOnce(); limit > 0 {
-		if active, err = j.tx.CountOrderedQuarantines(limit + 1); err != nil {
+		if active, err = v.CountOrderedQuarantines(limit + 1); err != nil {
 			return nil, fmt.Errorf("count quarantines: %w", err)
 		}
 	}
 	var bindings []endpoint.Binding
 	for _, m := range ep.MACs {
-		bs, err := j.tx.BindingsOfMAC(m)
+		bs, err := v.BindingsOfMAC(m)
 		if err != nil {
 			return nil, fmt.Errorf("bindings of %s: %w", m, err)
 		}
 		bindings = append(bindings, bs...)
 	}
-	return e.guard.Check(j.now, ep, bindings, recent, active), nil
+	return e.guard.Check(now, ep, bindings, recent, active), nil
 }
 
 // send writes the order that makes the devices look at the quarantine again.
@@ -180,10 +181,11 @@ var ErrNoMAC = errors.New("the endpoint's MAC is not known yet")
 
 // QuarantineByPerson cuts an endpoint off on an administrator's word. In observe
 // mode it records what would have been done; the caller sees that by its state.
-// duration 0 means until released.
+// duration 0 means until released. On a full disk it uses up the store's reserve;
+// without one the error wraps store.ErrFull.
 func (e *Engine) QuarantineByPerson(ctx context.Context, endpointID int64, access threat.Access, reason, admin string, duration time.Duration) (threat.Quarantine, error) {
 	var q threat.Quarantine
-	err := e.update(ctx, func(j *job) error {
+	err := e.urgently(ctx, func(j *job) error {
 		ep, err := j.tx.Endpoint(endpointID)
 		if err != nil {
 			return fmt.Errorf("endpoint %d: %w", endpointID, err)
@@ -241,10 +243,11 @@ func (e *Engine) join(j *job, ep endpoint.Endpoint, q threat.Quarantine) error {
 
 // ReleaseByPerson ends the endpoint's quarantine and the threats that it stands
 // for. The administrator's confirmation that the threat is gone goes into the
-// timeline.
+// timeline. On a full disk it uses up the store's reserve; without one the error
+// wraps store.ErrFull and says what is left to do.
 func (e *Engine) ReleaseByPerson(ctx context.Context, endpointID int64, admin, confirmation string) (threat.Quarantine, error) {
 	var q threat.Quarantine
-	err := e.update(ctx, func(j *job) error {
+	err := e.urgently(ctx, func(j *job) error {
 		var ok bool
 		var err error
 		if q, ok, err = j.tx.ActiveQuarantine(endpointID); err != nil {
@@ -263,6 +266,9 @@ func (e *Engine) ReleaseByPerson(ctx context.Context, endpointID int64, admin, c
 		q, err = j.tx.Quarantine(q.ID)
 		return err
 	})
+	if errors.Is(err, store.ErrFull) {
+		err = fmt.Errorf("not released (without the mitigator, `cordon-enforcer release-all` on the device lifts every quarantine): %w", err)
+	}
 	return q, err
 }
 
@@ -270,7 +276,7 @@ func (e *Engine) ReleaseByPerson(ctx context.Context, endpointID int64, admin, c
 // person must be endable by one, also where no quarantine stands. A quarantine
 // of policy that only this threat held is released with it.
 func (e *Engine) CloseByPerson(ctx context.Context, threatID int64, admin, note string) error {
-	return e.update(ctx, func(j *job) error {
+	return e.urgently(ctx, func(j *job) error {
 		t, err := j.tx.Threat(threatID)
 		if err != nil {
 			return fmt.Errorf("threat %d: %w", threatID, err)

@@ -69,6 +69,8 @@ type View interface {
 	ThreatsOfEndpoint(endpointID int64) ([]threat.Threat, error)
 	// CountThreats counts those not ended, and of them those that wait for somebody.
 	CountThreats() (open, waiting int, err error)
+	// CountWaitingFor counts those not ended whose WaitingFor begins with who.
+	CountWaitingFor(who string) (int, error)
 	Timeline(threatID int64) ([]threat.Transition, error)
 
 	// Task returns ErrNotFound when there is none.
@@ -91,6 +93,8 @@ type View interface {
 	Quarantines(activeOnly bool, limit int) ([]threat.Quarantine, error)
 	// QuarantinesIn lists those in a state, oldest first.
 	QuarantinesIn(state threat.QuarantineState, limit int) ([]threat.Quarantine, error)
+	// CountQuarantinesIn counts those in a state.
+	CountQuarantinesIn(state threat.QuarantineState) (int, error)
 	// QuarantinesDue lists active quarantines whose expiry has passed.
 	QuarantinesDue(now time.Time, limit int) ([]threat.Quarantine, error)
 	// QuarantineTimes lists when quarantines that reached a device were ordered,

@@ -221,11 +221,11 @@ func (d *Decision) quarantine(p Policy, f Facts, choice Choice) {
 		return
 	}
 	if why := mayContain(f); why != "" {
-		d.WaitingFor = "a person to decide: " + why
+		d.WaitingFor = ForPerson + " to decide: " + why
 		return
 	}
 	if choice == ChooseWait {
-		d.WaitingFor = "a person to decide: policy leaves it to one"
+		d.WaitingFor = ForPerson + " to decide: policy leaves it to one"
 		return
 	}
 	if f.Quarantine != nil {

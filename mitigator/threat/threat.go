@@ -78,9 +78,13 @@ type Threat struct {
 	EndedAt   time.Time
 	// QuarantineID is the endpoint's quarantine that this threat holds up.
 	QuarantineID string
-	// WaitingFor says in words what it waits for; empty when for nobody.
+	// WaitingFor says in words what it waits for; empty when for nobody. What
+	// waits for a person begins with ForPerson.
 	WaitingFor string
 }
+
+// ForPerson begins what a threat waits for when that is a person.
+const ForPerson = "a person"
 
 // Transition is one durable step of a threat, or a note when From equals To.
 type Transition struct {

@@ -54,6 +54,12 @@ func (s *session) QuarantinesIn(state threat.QuarantineState, limit int) ([]thre
 		WHERE state = ? ORDER BY created_at, id LIMIT ?`, string(state), limitOr(limit))
 }
 
+// CountQuarantinesIn implements store.View.
+func (s *session) CountQuarantinesIn(state threat.QuarantineState) (int, error) {
+	n, err := one(s, scanInt, `SELECT count(*) FROM quarantine WHERE state = ?`, string(state))
+	return int(n), err
+}
+
 // QuarantinesDue implements store.View.
 func (s *session) QuarantinesDue(now time.Time, limit int) ([]threat.Quarantine, error) {
 	return list(s, scanQuarantine, `SELECT `+quarantineColumns+` FROM quarantine q

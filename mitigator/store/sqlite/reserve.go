@@ -113,8 +113,11 @@ func (r *reserve) spend() bool {
 		return false
 	}
 	r.left.Store(left)
+	r.why = errSpent
 	return true
 }
+
+var errSpent = errors.New("urgent updates have used some of it")
 
 func (r *reserve) cut(to int64) error {
 	err := os.Truncate(r.path, to)

@@ -74,6 +74,12 @@ func (s *session) CountThreats() (open, waiting int, err error) {
 	return open, waiting, st.QueryRowContext(s.ctx).Scan(&open, &waiting)
 }
 
+// CountWaitingFor implements store.View.
+func (s *session) CountWaitingFor(who string) (int, error) {
+	n, err := one(s, scanInt, `SELECT count(*) FROM threat WHERE ended_at = 0 AND substr(waiting_for, 1, length(?)) = ?`, who, who)
+	return int(n), err
+}
+
 // AddThreat implements store.Tx.
 func (s *session) AddThreat(t *threat.Threat) error {
 	values, err := threatValues(*t)
