@@ -43,7 +43,11 @@ func (a administrator) asks(ctx context.Context, into proto.Message, args ...str
 	return nil
 }
 
-// until asks again and again until it is so, and says at last what was not.
+// errFinal wraps what will not change any more: there is nothing to wait for.
+var errFinal = errors.New("it will not change any more")
+
+// until asks again and again until it is so, and says at last what was not. It
+// gives up at once when the answer wraps errFinal.
 func until(ctx context.Context, what string, is func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -52,6 +56,9 @@ func until(ctx context.Context, what string, is func(context.Context) error) err
 		err := is(ctx)
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, errFinal) {
+			return fmt.Errorf("%s: %w", what, err)
 		}
 		if ctx.Err() == nil || last == nil {
 			last = err
@@ -98,17 +105,20 @@ func (a administrator) newest(ctx context.Context, endpoint netip.Addr, after in
 // waitThreat waits until the newest threat on an endpoint is as wanted.
 func (a administrator) waitThreat(ctx context.Context, endpoint netip.Addr, after int64, state string) (*wirev1.GetThreatResponse, error) {
 	id := int64(0)
-	last := "not there"
 	err := until(ctx, fmt.Sprintf("the threat on %s is %s", endpoint, state), func(ctx context.Context) error {
 		t, err := a.newest(ctx, endpoint, after)
 		if err != nil {
 			return err
 		}
-		id, last = t.GetId(), t.GetState()
-		if last == state {
+		id = t.GetId()
+		switch now := t.GetState(); {
+		case now == state:
 			return nil
+		case t.GetEnded(), now == "quarantined" && state != "released":
+			return fmt.Errorf("threat %d is %s: %w", id, now, errFinal)
+		default:
+			return fmt.Errorf("threat %d is %s, waits for %q", id, now, t.GetWaitingFor())
 		}
-		return fmt.Errorf("threat %d is %s, waits for %q", id, last, t.GetWaitingFor())
 	})
 	if err != nil {
 		return nil, err

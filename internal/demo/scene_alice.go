@@ -54,13 +54,8 @@ func (s *stage) cleanAlice(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.tellCleanup(t, at)
-	select {
-	case end := <-gone:
-		s.log.measured("alice", "alert to last process gone, seen from outside", end.Sub(at))
-	case <-time.After(time.Second):
-	}
-	s.log.check("mitigator", "the threat went detected, assessing, confirmed, cleaning, resolved", wentThrough(t, "detected", "assessing", "confirmed", "cleaning", "resolved"))
+	s.tellCleanup(t, at, gone)
+	s.log.check("appliance", "the threat went detected, assessing, confirmed, cleaning, resolved", wentThrough(t, "detected", "assessing", "confirmed", "cleaning", "resolved"))
 	s.log.check("alice", "the whole process tree is gone and the unit does not bring it back", notRunning(alice, aliceFile))
 	s.log.check("internet", "the C2 hears nothing from alice any more", s.unheard(ctx, testlan.AliceIPv4, time.Now()))
 	s.log.check("alice", "the file is in the vault, with its SHA-256, and no longer in its place", vaulted(ctx, alice, aliceFile, sum))
@@ -86,20 +81,26 @@ func bobsOrNone(s *stage) place {
 	return bobsHost
 }
 
-// tellCleanup prints what the timeline of a cleaned threat says about times.
-func (s *stage) tellCleanup(t *wirev1.GetThreatResponse, alert time.Time) {
+// tellCleanup prints what the timeline of a cleaned threat says about times;
+// gone is when the last process had gone, seen from outside.
+func (s *stage) tellCleanup(t *wirev1.GetThreatResponse, alert time.Time, gone <-chan time.Time) {
 	if a := tasks(t, wirev1.TaskKind_TASK_KIND_ASSESS); len(a) > 0 {
-		s.log.measured("appliance", "alert to assessment ordered, durable", a[0].GetCreatedAt().AsTime().Sub(alert))
+		s.log.measured("appliance", "alert to assessment ordered, durable", alert, a[0].GetCreatedAt().AsTime())
 	}
 	if c := tasks(t, wirev1.TaskKind_TASK_KIND_CLEAN); len(c) > 0 {
-		s.log.measured("appliance", "alert to cleanup ordered, durable", c[0].GetCreatedAt().AsTime().Sub(alert))
+		s.log.measured("appliance", "alert to cleanup ordered, durable", alert, c[0].GetCreatedAt().AsTime())
 		if r := c[0].GetResult(); r.GetStoppedAt().IsValid() {
-			s.log.measured("alice", "alert to process tree stopped, by the agent", r.GetStoppedAt().AsTime().Sub(alert))
-			s.log.say("alice", "found by %s; %d things in evidence, %d actions", r.GetObserver(), len(r.GetObjects()), len(r.GetActions()))
+			s.log.measured("alice", "alert to process tree stopped, by the agent's word", alert, r.GetStoppedAt().AsTime())
+			defer s.log.say("alice", "found by %s; %d things in evidence, %d actions", r.GetObserver(), len(r.GetObjects()), len(r.GetActions()))
 		}
 	}
+	select {
+	case end := <-gone:
+		s.log.measured("alice", "alert to last process gone, seen from outside", alert, end)
+	case <-time.After(time.Second):
+	}
 	if end, n := entered(t, "resolved"); n > 0 {
-		s.log.measured("appliance", "alert to resolved, two seconds of watching included", end.Sub(alert))
+		s.log.measured("appliance", "alert to resolved, two seconds of watching included", alert, end)
 	}
 }
 

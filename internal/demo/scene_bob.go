@@ -54,14 +54,14 @@ func (s *stage) cutBobOff(ctx context.Context) error {
 	}
 	unresolved, _ := entered(t, "unresolved")
 	quarantined, _ := entered(t, "quarantined")
-	s.log.check("mitigator", "the threat went detected, assessing, confirmed, cleaning, unresolved, quarantined",
+	s.log.check("appliance", "the threat went detected, assessing, confirmed, cleaning, unresolved, quarantined",
 		wentThrough(t, "detected", "assessing", "confirmed", "cleaning", "unresolved", "quarantined"))
 	for _, r := range reasons(t) {
 		s.log.say("bob", "the agent says: %s", r)
 	}
-	s.log.measured("appliance", "alert to unresolved, three attempts included", unresolved.Sub(at))
-	s.log.measured("appliance", "unresolved to quarantine in force, read back", quarantined.Sub(unresolved))
-	s.tellDropped(packets, "unresolved to first packet dropped, seen by bob", unresolved)
+	s.log.measured("appliance", "alert to unresolved, the agent's attempts included", at, unresolved)
+	s.log.measured("appliance", "unresolved to quarantine in force, read back", unresolved, quarantined)
+	s.tellDropped(packets, "bob", "unresolved to first packet dropped, seen by bob", unresolved)
 	s.log.check("bob", "his running connection to the internet is cut", outside.silentAfter(ctx, quarantined))
 	s.log.check("bob", "his running connection to alice is cut", inside.silentAfter(ctx, quarantined))
 	s.log.check("internet", "the C2 hears nothing from bob any more", s.unheard(ctx, testlan.BobIPv4, time.Now()))
@@ -122,14 +122,14 @@ func reasons(t *wirev1.GetThreatResponse) []string {
 }
 
 // tellDropped ends a trickle and prints when its packets began to be dropped.
-func (s *stage) tellDropped(packets *trickle, what string, since time.Time) {
+func (s *stage) tellDropped(packets *trickle, host, what string, since time.Time) {
 	time.Sleep(300 * time.Millisecond) // the answers of the last packets, if any, are in
 	dropped, ok := packets.firstDropped()
 	if !ok {
-		s.log.check("lan", what, errors.New("packets are still answered"))
+		s.log.check(host, what, errors.New("packets are still answered"))
 		return
 	}
-	s.log.measured("lan", what, dropped.Sub(since))
+	s.log.measured(host, what, since, dropped)
 }
 
 // moveBob is scene (f).

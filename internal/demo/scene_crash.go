@@ -59,11 +59,11 @@ func (s *stage) killMitigator(ctx context.Context) error {
 	if err := s.startMitigator(ctx); err != nil {
 		return err
 	}
-	s.log.measured("appliance", "mitigator started to answering again", time.Since(start))
+	s.log.measured("appliance", "mitigator started to answering again", start, time.Now())
 	if t, err = s.admin.waitThreat(ctx, testlan.AliceIPv4, last, "resolved"); err != nil {
 		return err
 	}
-	s.log.check("mitigator", "the threat reached its end once, with one cleanup", once(t, killed))
+	s.log.check("appliance", "the threat reached its end once, with one cleanup", once(t, killed))
 	s.log.check("alice", "the file was taken once, and nothing of it runs", errors.Join(vaulted(ctx, alice, aliceSecondFile, sum), notRunning(alice, aliceSecondFile)))
 	s.log.check("internet", "the C2 hears nothing from alice any more", s.unheard(ctx, testlan.AliceIPv4, time.Now()))
 	if s.played["b"] {

@@ -40,9 +40,9 @@ func (s *stage) cutPrinterOff(ctx context.Context) error {
 		return err
 	}
 	quarantined, _ := entered(t, "quarantined")
-	s.log.check("mitigator", "the threat went detected, unresolved, quarantined, by policy", wentThrough(t, "detected", "unresolved", "quarantined"))
-	s.tellDropped(packets, "alert to first packet dropped, seen by the printer", at)
-	s.log.measured("appliance", "alert to quarantine in force, read back", quarantined.Sub(at))
+	s.log.check("appliance", "the threat went detected, unresolved, quarantined, by policy", wentThrough(t, "detected", "unresolved", "quarantined"))
+	s.log.measured("appliance", "alert to quarantine in force, read back", at, quarantined)
+	s.tellDropped(packets, "printer", "alert to first packet dropped, seen by the printer", at)
 	s.log.check("internet", "the C2 hears nothing from the printer any more", s.unheard(ctx, testlan.PrinterIPv4, time.Now()))
 	s.log.check("printer", "reaches neither the internet nor alice, by IPv4 and IPv6", errors.Join(cutOffFrom(ctx, printer, theInternet, theC2, alicesHost), readsNothing(ctx, printer)))
 	s.log.check("printer", "the mitigator stays in reach", reaches(ctx, printer, theMachine))
@@ -50,11 +50,14 @@ func (s *stage) cutPrinterOff(ctx context.Context) error {
 	return nil
 }
 
+// releaseNote is what the administrator says when releasing.
+const releaseNote = "firmware installed anew"
+
 // releasePrinter is scene (d).
 func (s *stage) releasePrinter(ctx context.Context) error {
 	printer := s.lan.Printer
 	name := testlan.PrinterIPv4.String()
-	_, err := s.admin.types(ctx, "release", name, "--note", "firmware installed anew")
+	_, err := s.admin.types(ctx, "release", name, "--note", releaseNote)
 	if err == nil {
 		err = errors.New("the command was carried out without it")
 	} else {
@@ -67,16 +70,16 @@ func (s *stage) releasePrinter(ctx context.Context) error {
 	}
 	s.log.say("printer", "the administrator installs its firmware anew: the payload is gone")
 	at := time.Now()
-	if _, err := s.admin.types(ctx, "release", name, "--threat-is-gone", "--note", "firmware installed anew"); err != nil {
+	if _, err := s.admin.types(ctx, "release", name, "--threat-is-gone", "--note", releaseNote); err != nil {
 		return err
 	}
-	s.log.measured("appliance", "release, from the command to its answer", time.Since(at))
+	s.log.measured("appliance", "release, from the command to its answer", at, time.Now())
 	s.log.check("printer", "traffic flows again: the internet, alice, names, pages", errors.Join(
 		until(ctx, "the internet is reached", func(ctx context.Context) error {
 			_, err := printer.Ping(ctx, testlan.WebIPv4, cutOff)
 			return err
 		}), reaches(ctx, printer, theInternet, alicesHost, theMachine), reads(ctx, printer)))
-	s.log.check("mitigator", "the threat is released, with who confirmed it and why", s.released(ctx, at))
+	s.log.check("appliance", "the threat is released, with who confirmed it and why", s.released(ctx, at))
 	return nil
 }
 
@@ -104,9 +107,13 @@ func (s *stage) released(ctx context.Context, after time.Time) error {
 		return fmt.Errorf("it was released %d times, last at %s", n, at)
 	}
 	for _, step := range t.GetTimeline() {
-		if step.GetTo() == "released" && step.GetActor() != "admin:demo" {
+		// What follows in the same state is a note: the device says that it is gone.
+		if step.GetTo() == "released" && step.GetFrom() != "released" && step.GetActor() != "admin:demo" {
 			return fmt.Errorf("it was released by %q", step.GetActor())
 		}
+	}
+	if q := t.GetQuarantine(); q.GetState() != "ended" || q.GetEndedBy() != "admin:demo" || q.GetConfirmation() != releaseNote {
+		return fmt.Errorf("the quarantine is %s, ended by %q, because %q", q.GetState(), q.GetEndedBy(), q.GetConfirmation())
 	}
 	return nil
 }

@@ -205,6 +205,6 @@ func (s *stage) play(ctx context.Context, scenes []scene) error {
 	}
 	answered, longest, _, _ := s.alices.state()
 	s.log.check("alice", fmt.Sprintf("noticed nothing of it all: one connection, %d messages, each answered", answered), s.alices.flows())
-	s.log.measured("alice", "slowest answer on alice's connection", longest)
+	s.log.figure("alice", "slowest answer on alice's connection", longest)
 	return nil
 }

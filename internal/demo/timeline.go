@@ -10,7 +10,7 @@ import (
 
 // Step is one line of the timeline.
 type Step struct {
-	// At is the time since the start, in milliseconds.
+	// At is when it happened, or was looked at: milliseconds since the start.
 	At int64 `json:"at_ms"`
 	// Scene is the letter of the scene, empty before the first.
 	Scene string `json:"scene,omitempty"`
@@ -90,8 +90,15 @@ func (t *timeline) say(host, format string, args ...any) {
 	t.add(Step{Host: host, Text: fmt.Sprintf(format, args...)})
 }
 
-// measured notes a time that was measured.
-func (t *timeline) measured(host, what string, d time.Duration) {
+// measured notes what came how long after something else: "alert to resolved",
+// that was at the time given.
+func (t *timeline) measured(host, what string, from, to time.Time) {
+	ms := milliseconds(to.Sub(from))
+	t.addAt(to, Step{Host: host, Text: what, Latency: &ms})
+}
+
+// figure notes a time that was measured and belongs to no moment.
+func (t *timeline) figure(host, what string, d time.Duration) {
 	ms := milliseconds(d)
 	t.add(Step{Host: host, Text: what, Latency: &ms})
 }
@@ -105,10 +112,12 @@ func (t *timeline) check(host, what string, err error) {
 	t.add(step)
 }
 
-func (t *timeline) add(s Step) {
+func (t *timeline) add(s Step) { t.addAt(time.Now(), s) }
+
+func (t *timeline) addAt(at time.Time, s Step) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s.At = time.Since(t.start).Milliseconds()
+	s.At = at.Sub(t.start).Milliseconds()
 	if n := len(t.report.Scenes); n > 0 {
 		now := &t.report.Scenes[n-1]
 		s.Scene = now.Letter
@@ -176,9 +185,9 @@ func printStep(out io.Writer, s Step) {
 	if s.Latency != nil {
 		text = fmt.Sprintf("%s: %s", s.Text, showMillis(*s.Latency))
 	}
-	fmt.Fprintf(out, "%8.3f s  %-9s  %s  %s\n", float64(s.At)/1000, s.Host, mark, text)
+	fmt.Fprintf(out, "%8.3f s  %-10s  %s  %s\n", float64(s.At)/1000, s.Host, mark, text)
 	for line := range strings.Lines(s.Problem) {
-		fmt.Fprintf(out, "%31s%s\n", "", strings.TrimRight(line, "\n"))
+		fmt.Fprintf(out, "%32s%s\n", "", strings.TrimRight(line, "\n"))
 	}
 }
 
