@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -54,7 +56,7 @@ func openBrowser(t *testing.T, server *httptest.Server) *browser {
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // Chromium refuses to run as root with it
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
@@ -126,11 +128,12 @@ func (b *browser) wants(parts ...string) {
 	}
 }
 
-// shot keeps a picture of the page where CONSOLE_SHOTS says, for people.
+// shot keeps a picture of the page where CONSOLE_SHOTS says, for people; none of
+// one that is longer than anybody looks at.
 func (b *browser) shot(name string) {
 	b.t.Helper()
 	dir := os.Getenv("CONSOLE_SHOTS")
-	if dir == "" {
+	if dir == "" || eval[int](b, `document.documentElement.scrollHeight`) > 9000 {
 		return
 	}
 	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
@@ -153,10 +156,9 @@ func (b *browser) fits(name string) {
 // contrast lists the texts whose contrast with what is behind them is less than
 // WCAG 2.2 wants at level AA (1.4.3: 4.5 to 1).
 const contrast = `(() => {
-  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgba = c => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = c; canvas.fillRect(0, 0, 1, 1); return canvas.getImageData(0, 0, 1, 1).data; };
-  const lum = c => { const [r, g, b] = [...c].slice(0, 3).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
-  const behind = e => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] === 255) return c; } return [255, 255, 255, 255]; };
+  const rgba = c => { const n = c.match(/[\d.]+/g).map(Number); return [n[0], n[1], n[2], n.length > 3 ? n[3] : 1]; };
+  const lum = c => { const [r, g, b] = c.slice(0, 3).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+  const behind = e => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] === 1) return c; } return [255, 255, 255, 1]; };
   const bad = [];
   for (const e of document.querySelectorAll("body *")) {
     if (!e.checkVisibility() || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
@@ -189,16 +191,66 @@ func (b *browser) quiet() {
 	}
 }
 
-// TestBrowser walks through the console as a person does.
+// looks holds that a page fits, can be read, in every width and both schemes.
+func (b *browser) looks(name string) {
+	b.t.Helper()
+	for _, size := range []struct {
+		name  string
+		width int64
+	}{{"wide", 1280}, {"middle", 1000}, {"narrow", 360}} {
+		for _, colours := range []string{"light", "dark"} {
+			b.do(chromedp.EmulateViewport(size.width, 800), scheme(colours))
+			whole := name + "-" + size.name + "-" + colours
+			b.fits(whole)
+			b.legible(whole)
+			b.shot(whole)
+		}
+	}
+	b.do(chromedp.EmulateViewport(1280, 800))
+}
+
+// open goes to a page of a site.
+func (b *browser) open(s *site, path string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(s.server.URL+path), chromedp.WaitVisible(chromedp.CSS("main")))
+}
+
+// login logs in on the log-in page, which must be the one that is open.
+func (b *browser) login() {
+	b.t.Helper()
+	token := chromedp.CSS("#token")
+	b.do(chromedp.WaitVisible(token), chromedp.SendKeys(token, goodToken), chromedp.Submit(token),
+		chromedp.WaitVisible(chromedp.CSS(".who")))
+}
+
+// at makes b's failures those of the test t.
+func (b *browser) at(t *testing.T) *browser {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.t, b.complaints = t, nil
+	return b
+}
+
+// TestBrowser has a real browser do what a person and a hostile alert do.
 func TestBrowser(t *testing.T) {
 	s := newSite(t, story())
 	b := openBrowser(t, s.server)
-	b.do(chromedp.EmulateViewport(1280, 800), scheme("light"),
-		chromedp.Navigate(s.server.URL+"/threats/7"), chromedp.WaitVisible(chromedp.CSS("#token")))
-	b.fits("log-in")
-	b.legible("log-in")
-	b.shot("login-light")
-	b.do(chromedp.SendKeys(chromedp.CSS("#token"), goodToken), chromedp.Submit(chromedp.CSS("#token")), chromedp.WaitVisible(chromedp.CSS("#timeline")))
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, *browser)
+	}{
+		{"reads a timeline", testTimeline}, {"looks", testLooks}, {"hostile text", testHostile},
+		{"refresh", testRefresh}, {"other sites", testOtherSites},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, b.at(t)) })
+	}
+}
+
+func testTimeline(t *testing.T, b *browser) {
+	s := newSite(t, story())
+	b.open(s, "/threats/7")
+	b.login()
+	b.do(chromedp.WaitVisible(chromedp.CSS("#timeline")))
 	b.wants("ET MALWARE Known C2 Beacon", "alice", "detected → assessing", "cleaning → resolved", "by agent alice",
 		"Stopped pid 4711 /var/tmp/.x/beacon -d", "Moved into the vault: /var/tmp/.x/beacon", "cordon-agent restore v-81c2",
 		"process tree stopped after 62 ms", "The guard refused to move into the vault")
@@ -208,30 +260,97 @@ func TestBrowser(t *testing.T) {
 	b.do(chromedp.Click(chromedp.CSS(`section[aria-labelledby=log] a[href="/threats/7"]`)), chromedp.WaitVisible(chromedp.CSS("#timeline")))
 	const visible = `document.querySelector("pre").checkVisibility()`
 	before := eval[bool](b, visible)
-	b.do(chromedp.Click(chromedp.CSS("summary")))
-	after := eval[bool](b, visible)
-	if before || !after {
+	b.do(chromedp.Click(chromedp.CSS(".event summary")))
+	if after := eval[bool](b, visible); before || !after {
 		t.Errorf("the record is visible before %t and after %t its heading was clicked", before, after)
 	}
 	b.wants(`"signature_id": 2024897`)
 
-	for _, size := range []struct {
-		name  string
-		width int64
-	}{{"wide", 1280}, {"narrow", 360}} {
-		for _, colours := range []string{"light", "dark"} {
-			b.do(chromedp.EmulateViewport(size.width, 800), scheme(colours))
-			for _, p := range []struct{ name, path string }{{"home", "/"}, {"threat7", "/threats/7"}, {"threat8", "/threats/8"}, {"threat9", "/threats/9"},
-				{"events", "/events"}, {"endpoints", "/endpoints"}, {"quarantines", "/quarantines?show=all"}} {
-				b.do(chromedp.Navigate(s.server.URL+p.path), chromedp.WaitVisible(chromedp.CSS("main")))
-				name := p.name + "-" + size.name + "-" + colours
-				b.fits(name)
-				b.legible(name)
-				b.shot(name)
-			}
+	b.do(chromedp.Click(chromedp.CSS(".who button")), chromedp.WaitVisible(chromedp.CSS("#token")))
+	b.open(s, "/")
+	b.do(chromedp.WaitVisible(chromedp.CSS("#token")))
+	b.quiet()
+}
+
+func testLooks(t *testing.T, b *browser) {
+	s := newSite(t, story())
+	b.open(s, "/login")
+	b.looks("login")
+	b.login()
+	for name, path := range map[string]string{"home": "/", "threat7": "/threats/7", "threat8": "/threats/8",
+		"events": "/events", "endpoints": "/endpoints", "quarantines": "/quarantines?show=all"} {
+		b.open(s, path)
+		b.looks(name)
+	}
+	b.quiet()
+}
+
+// testHostile opens pages that are full of what an attacker may put into an
+// alert: nothing of it runs, loads, makes an element or breaks the page.
+func testHostile(t *testing.T, b *browser) {
+	s := newSite(t, hostileStory())
+	b.open(s, "/login")
+	b.login()
+	for name, path := range map[string]string{"home": "/", "threat": "/threats/66", "events": "/events", "endpoints": "/endpoints",
+		"quarantines": "/quarantines"} {
+		b.open(s, path)
+		b.looks("hostile-" + name)
+		if got := eval[string](b, `String(window.pwned)`); got != "undefined" {
+			t.Errorf("%s: a script of the alert ran", path)
+		}
+		if n := eval[int](b, `document.querySelectorAll("main img, main script, main iframe, main svg, main style, main [onerror], main [onclick]").length`); n != 0 {
+			t.Errorf("%s: %d elements came from the alert", path, n)
 		}
 	}
-	b.do(chromedp.Click(chromedp.CSS(".who button")), chromedp.WaitVisible(chromedp.CSS("#token")))
-	b.do(chromedp.Navigate(s.server.URL+"/"), chromedp.WaitVisible(chromedp.CSS("#token")))
 	b.quiet()
+}
+
+// testRefresh holds that a page that nobody touches refreshes by itself, can be
+// paused, and does not keep its session alive.
+func testRefresh(t *testing.T, b *browser) {
+	s := newSite(t, story())
+	s.console.refresh = time.Second
+	b.open(s, "/")
+	b.login()
+	b.do(chromedp.WaitVisible(chromedp.CSS("#refresh button")))
+	for range 2 {
+		s.clock.advance(25 * time.Minute)
+		b.shows(s.clock.Now())
+	}
+	b.do(chromedp.Click(chromedp.CSS("#refresh button")))
+	if got := eval[string](b, `document.querySelector("#refresh button").textContent`); got != "Refresh by itself" {
+		t.Errorf("after a click to pause, the button says %q", got)
+	}
+	b.do(chromedp.Click(chromedp.CSS("#refresh button")))
+	s.clock.advance(11 * time.Minute)
+	b.do(chromedp.WaitVisible(chromedp.CSS("#token")))
+	b.quiet()
+}
+
+// shows waits until the page is one that was made at the time now.
+func (b *browser) shows(now time.Time) {
+	b.t.Helper()
+	b.do(chromedp.WaitVisible(chromedp.CSS(`.foot time[datetime="` + now.UTC().Format(time.RFC3339) + `"]`)))
+}
+
+// testOtherSites follows a link from another site, which leads to the page, and
+// sends a form from there, which changes nothing.
+func testOtherSites(t *testing.T, b *browser) {
+	s := newSite(t, story())
+	other := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, err := io.WriteString(w, `<main><a href="`+s.server.URL+`/threats/8">see</a><form method=post action="`+s.server.URL+`/logout"><button>x</button></form></main>`)
+		if err != nil {
+			t.Error(err)
+		}
+	}))
+	defer other.Close()
+	elsewhere := strings.Replace(other.URL, "127.0.0.1", "localhost", 1)
+	b.open(s, "/login")
+	b.login()
+	b.do(chromedp.Navigate(elsewhere), chromedp.Click(chromedp.CSS("a")), chromedp.WaitVisible(chromedp.CSS("#timeline")))
+	b.wants("bob")
+	b.do(chromedp.Navigate(elsewhere), chromedp.Click(chromedp.CSS("button")), chromedp.WaitNotPresent(chromedp.CSS("form")))
+	b.open(s, "/threats/8")
+	b.do(chromedp.WaitVisible(chromedp.CSS("#timeline")))
 }

@@ -23,6 +23,7 @@ import (
 const (
 	defaultLifetime = 12 * time.Hour
 	idleLifetime    = time.Hour
+	defaultRefresh  = 15 * time.Second
 	// apiTimeout bounds one call of the API: a page never hangs on a busy store.
 	apiTimeout = 10 * time.Second
 )
@@ -69,6 +70,8 @@ type Console struct {
 	sessions *sessions
 	attempts *attempts
 	handler  http.Handler
+	// refresh is how often a page that changes loads itself again.
+	refresh time.Duration
 }
 
 // New returns a console. It starts nothing.
@@ -107,6 +110,7 @@ func New(o Options) (*Console, error) {
 		api: o.API, admins: o.Admins, log: o.Log, now: o.Now, pages: pages, assets: assets,
 		sessions: newSessions(o.SessionLifetime, min(o.SessionLifetime, idleLifetime)),
 		attempts: newAttempts(),
+		refresh:  defaultRefresh,
 	}
 	c.handler = c.routes()
 	return c, nil

@@ -33,12 +33,13 @@ func (c *clock) advance(d time.Duration) {
 
 // site is a console on a TLS server of its own, and a client like a browser.
 type site struct {
-	t      *testing.T
-	server *httptest.Server
-	client *http.Client
-	admins *admins
-	clock  *clock
-	log    *logged
+	t       *testing.T
+	console *Console
+	server  *httptest.Server
+	client  *http.Client
+	admins  *admins
+	clock   *clock
+	log     *logged
 }
 
 // logged is what the console wrote to its log.
@@ -66,6 +67,7 @@ func newSite(t *testing.T, a *api) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.console = c
 	s.server = httptest.NewUnstartedServer(c.Handler())
 	s.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.server.StartTLS()

@@ -114,8 +114,9 @@ type threatRow struct {
 	Events          uint32
 	First, Last     moment
 	Waiting         string
-	Contained       bool
-	Ended           bool
+	// Contained is set where the state alone does not say that it is cut off.
+	Contained bool
+	Ended     bool
 }
 
 func (c *Console) threatRow(t *wirev1.Threat) threatRow {
@@ -125,7 +126,7 @@ func (c *Console) threatRow(t *wirev1.Threat) threatRow {
 		Endpoint: endpointName(t.GetEndpointName(), t.GetEndpointId()), Addresses: list(t.GetAddresses()), MACs: list(t.GetMacs()),
 		Remote: clean(t.GetRemote(), maxName), Events: t.GetEventCount(),
 		First: c.moment(t.GetFirstSeen()), Last: c.moment(t.GetLastSeen()),
-		Waiting: clean(t.GetWaitingFor(), maxText), Contained: t.GetContained(), Ended: t.GetEnded(),
+		Waiting: clean(t.GetWaitingFor(), maxText), Contained: t.GetContained() && t.GetState() != "quarantined", Ended: t.GetEnded(),
 	}
 }
 
