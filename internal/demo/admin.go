@@ -102,28 +102,43 @@ func (a administrator) newest(ctx context.Context, endpoint netip.Addr, after in
 	return found, nil
 }
 
-// waitThreat waits until the newest threat on an endpoint is as wanted.
+// waitThreat waits until the newest threat on an endpoint is as wanted, and
+// returns all that is known of it.
 func (a administrator) waitThreat(ctx context.Context, endpoint netip.Addr, after int64, state string) (*wirev1.GetThreatResponse, error) {
-	id := int64(0)
+	id, err := a.waitState(ctx, endpoint, after, state)
+	if err != nil {
+		return nil, err
+	}
+	return a.threat(ctx, id)
+}
+
+// stuck is how often a threat must be seen to wait for a person, who never
+// comes, until it is believed.
+const stuck = 20
+
+// waitState waits until the newest threat on an endpoint is as wanted, and
+// returns its number. It does not wait for what cannot come any more.
+func (a administrator) waitState(ctx context.Context, endpoint netip.Addr, after int64, state string) (int64, error) {
+	id, waiting := int64(0), 0
 	err := until(ctx, fmt.Sprintf("the threat on %s is %s", endpoint, state), func(ctx context.Context) error {
 		t, err := a.newest(ctx, endpoint, after)
 		if err != nil {
 			return err
 		}
 		id = t.GetId()
+		if t.GetState() == "unresolved" && t.GetWaitingFor() != "" {
+			waiting++
+		}
 		switch now := t.GetState(); {
 		case now == state:
 			return nil
-		case t.GetEnded(), now == "quarantined" && state != "released":
-			return fmt.Errorf("threat %d is %s: %w", id, now, errFinal)
+		case t.GetEnded(), now == "quarantined" && state != "released", waiting > stuck:
+			return fmt.Errorf("threat %d is %s, waits for %q: %w", id, now, t.GetWaitingFor(), errFinal)
 		default:
 			return fmt.Errorf("threat %d is %s, waits for %q", id, now, t.GetWaitingFor())
 		}
 	})
-	if err != nil {
-		return nil, err
-	}
-	return a.threat(ctx, id)
+	return id, err
 }
 
 // lastThreat is the highest id so far.

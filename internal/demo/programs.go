@@ -67,8 +67,10 @@ protected:
   addresses: [10.77.0.1, "fd77::1"]
 `
 
+// agentConfig lets an agent watch a cleaned host for longer than it does by
+// default, so that there is time to kill the mitigator in a cleanup.
 const agentConfig = `# Cordon's agent on the demo LAN.
-state_dir: /var/lib/cordon/agent
+watch: 4s
 `
 
 // findPrograms says which of the built programs are missing.

@@ -100,7 +100,7 @@ func (s *stage) tellCleanup(t *wirev1.GetThreatResponse, alert time.Time, gone <
 	case <-time.After(time.Second):
 	}
 	if end, n := entered(t, "resolved"); n > 0 {
-		s.log.measured("appliance", "alert to resolved, two seconds of watching included", alert, end)
+		s.log.measured("appliance", "alert to resolved, four seconds of watching included", alert, end)
 	}
 }
 

@@ -54,14 +54,14 @@ func (s *stage) cutBobOff(ctx context.Context) error {
 	}
 	unresolved, _ := entered(t, "unresolved")
 	quarantined, _ := entered(t, "quarantined")
+	s.log.measured("appliance", "alert to unresolved, the agent's attempts included", at, unresolved)
+	s.tellDropped(packets, "bob", "unresolved to first packet dropped, seen by bob", unresolved)
+	s.log.measured("appliance", "unresolved to quarantine in force, read back", unresolved, quarantined)
 	s.log.check("appliance", "the threat went detected, assessing, confirmed, cleaning, unresolved, quarantined",
 		wentThrough(t, "detected", "assessing", "confirmed", "cleaning", "unresolved", "quarantined"))
 	for _, r := range reasons(t) {
 		s.log.say("bob", "the agent says: %s", r)
 	}
-	s.log.measured("appliance", "alert to unresolved, the agent's attempts included", at, unresolved)
-	s.log.measured("appliance", "unresolved to quarantine in force, read back", unresolved, quarantined)
-	s.tellDropped(packets, "bob", "unresolved to first packet dropped, seen by bob", unresolved)
 	s.log.check("bob", "his running connection to the internet is cut", outside.silentAfter(ctx, quarantined))
 	s.log.check("bob", "his running connection to alice is cut", inside.silentAfter(ctx, quarantined))
 	s.log.check("internet", "the C2 hears nothing from bob any more", s.unheard(ctx, testlan.BobIPv4, time.Now()))

@@ -40,9 +40,9 @@ func (s *stage) cutPrinterOff(ctx context.Context) error {
 		return err
 	}
 	quarantined, _ := entered(t, "quarantined")
-	s.log.check("appliance", "the threat went detected, unresolved, quarantined, by policy", wentThrough(t, "detected", "unresolved", "quarantined"))
-	s.log.measured("appliance", "alert to quarantine in force, read back", at, quarantined)
 	s.tellDropped(packets, "printer", "alert to first packet dropped, seen by the printer", at)
+	s.log.measured("appliance", "alert to quarantine in force, read back", at, quarantined)
+	s.log.check("appliance", "the threat went detected, unresolved, quarantined, by policy", wentThrough(t, "detected", "unresolved", "quarantined"))
 	s.log.check("internet", "the C2 hears nothing from the printer any more", s.unheard(ctx, testlan.PrinterIPv4, time.Now()))
 	s.log.check("printer", "reaches neither the internet nor alice, by IPv4 and IPv6", errors.Join(cutOffFrom(ctx, printer, theInternet, theC2, alicesHost), readsNothing(ctx, printer)))
 	s.log.check("printer", "the mitigator stays in reach", reaches(ctx, printer, theMachine))

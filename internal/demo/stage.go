@@ -203,6 +203,7 @@ func (s *stage) play(ctx context.Context, scenes []scene) error {
 			s.log.check("lan", "the scene comes to its end", err)
 		}
 	}
+	s.log.begin(scene{letter: "*", title: "alice, from the first scene to the last"})
 	answered, longest, _, _ := s.alices.state()
 	s.log.check("alice", fmt.Sprintf("noticed nothing of it all: one connection, %d messages, each answered", answered), s.alices.flows())
 	s.log.figure("alice", "slowest answer on alice's connection", longest)
