@@ -83,6 +83,7 @@ func DefaultConfig() Config {
 		StateDir: "/var/lib/cordon/mitigator",
 		Agents:   ListenConfig{Listen: "[::]:7443"},
 		Admin:    ListenConfig{Listen: "[::]:8443"},
+		Config:   intake.Config{Filters: intake.FilterConfig{MaxAge: 24 * time.Hour}},
 		Policy:   threat.DefaultPolicy(),
 		Cap:      CapConfig{MaxAtOnce: 64, MaxNew: 16, Window: time.Hour},
 		Devices:  []DeviceConfig{{Name: "built-in", Socket: "/run/cordon/enforcer.sock"}},
@@ -106,11 +107,7 @@ func (c *Config) Validate() error {
 			errs = append(errs, config.Invalid(key+".address", "must be HOST:PORT: %w", err))
 		}
 	}
-	// A mitigator without sources serves its administrators, and needs no networks.
-	if len(c.Sources) > 0 || len(c.HomeNetworks.Include) > 0 {
-		errs = append(errs, c.Config.Validate())
-	}
-	errs = append(errs, c.Policy.Validate(), c.validateGuard(), c.validateDevices())
+	errs = append(errs, c.Config.Validate(), c.Policy.Validate(), c.validateGuard(), c.validateDevices())
 	return errors.Join(errs...)
 }
 

@@ -125,7 +125,12 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 // address to a command and control server.
 func (r *running) alert(t *testing.T, src string, sid int) {
 	t.Helper()
-	now := time.Now().UTC().Format("2006-01-02T15:04:05.000000-0700")
+	r.alertAt(t, src, sid, time.Now())
+}
+
+func (r *running) alertAt(t *testing.T, src string, sid int, at time.Time) {
+	t.Helper()
+	now := at.UTC().Format("2006-01-02T15:04:05.000000-0700")
 	line, err := json.Marshal(map[string]any{
 		"timestamp": now, "flow_id": 1_000_000 + sid, "event_type": "alert", "src_ip": src, "src_port": 50000 + sid%1000,
 		"dest_ip": "198.51.100.66", "dest_port": 443, "proto": "TCP", "app_proto": "tls", "direction": "to_server",
@@ -387,6 +392,50 @@ func TestQuarantineByPerson(t *testing.T) {
 	q, err = order("02:00:00:00:00:0a", "one more")
 	if err != nil || q.GetState() != "held" || !strings.Contains(q.GetDetail(), "1") {
 		t.Errorf("above the cap: %v, %v", q, err)
+	}
+}
+
+// TestOldAlertsAreLoggedOnly holds that a record of last year, as in a file that
+// is read for the first time, cuts nobody off, and that the status says why
+// nothing came of it.
+func TestOldAlertsAreLoggedOnly(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, testConfig(dir))
+	r.alertAt(t, "10.9.0.20", 2_000_001, time.Now().AddDate(-1, 0, 0))
+	eventually(t, "it is in the log, and in no threat", func() error {
+		got, err := r.client.ListEvents(t.Context(), connect.NewRequest(&wirev1.ListEventsRequest{}))
+		if err != nil || len(got.Msg.GetEvents()) != 1 || got.Msg.GetEvents()[0].GetDisposition() != "filtered" {
+			return fmt.Errorf("%v, %w", got, err)
+		}
+		return nil
+	})
+	r.threats(t, 0)
+	alarms := func() string {
+		got, err := r.client.GetStatus(t.Context(), connect.NewRequest(&wirev1.GetStatusRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(got.Msg.GetAlarms(), "\n")
+	}
+	if got := alarms(); !strings.Contains(got, "detector's clock") {
+		t.Errorf("alarms %q", got)
+	}
+	r.alert(t, "10.9.0.20", 2_000_001)
+	r.threats(t, 1)
+	if got := alarms(); strings.Contains(got, "detector's clock") {
+		t.Errorf("alarms after a fresh one %q", got)
+	}
+}
+
+// TestEmptyConfiguration holds that a mitigator serves without a single key.
+func TestEmptyConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	c := DefaultConfig()
+	c.StateDir, c.Agents.Listen, c.Admin.Listen = filepath.Join(dir, "state"), "127.0.0.1:0", "127.0.0.1:0"
+	r := start(t, dir, c)
+	got, err := r.client.GetStatus(t.Context(), connect.NewRequest(&wirev1.GetStatusRequest{}))
+	if err != nil || got.Msg.GetMode() != "observe" {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 

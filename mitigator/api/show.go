@@ -65,12 +65,12 @@ func (a *API) GetStatus(ctx context.Context, _ *connect.Request[wirev1.GetStatus
 	for _, d := range a.Devices {
 		out.Devices = append(out.Devices, deviceStatus(d.State()))
 	}
-	out.Alarms = append(a.Lifecycle.Alarms(), partAlarms(out.GetDevices(), out.GetSources())...)
+	out.Alarms = append(a.Lifecycle.Alarms(), partAlarms(out.GetDevices(), a.Sources.Statuses())...)
 	return connect.NewResponse(out), nil
 }
 
 // partAlarms says of the running parts what a person should look at.
-func partAlarms(devices []*wirev1.DeviceStatus, sources []*wirev1.Source) (out []string) {
+func partAlarms(devices []*wirev1.DeviceStatus, sources []intake.Status) (out []string) {
 	for _, d := range devices {
 		switch {
 		case !d.GetConnected():
@@ -82,8 +82,12 @@ func partAlarms(devices []*wirev1.DeviceStatus, sources []*wirev1.Source) (out [
 		}
 	}
 	for _, s := range sources {
-		if !s.GetHealthy() {
-			out = append(out, fmt.Sprintf("source %s delivers nothing: %s", s.GetName(), orUnknown(s.GetError())))
+		if !s.Healthy {
+			out = append(out, fmt.Sprintf("source %s delivers nothing: %s", s.Name, orUnknown(s.Error)))
+		}
+		if !s.TooOld.IsZero() {
+			out = append(out, fmt.Sprintf("source %s: its last event is of %s, too old to become a threat (filters.max_age): is the detector's clock right?",
+				s.Name, s.TooOld.UTC().Format(time.RFC3339)))
 		}
 	}
 	return out

@@ -34,7 +34,7 @@ func set(ids []uint32) map[uint32]bool {
 	return m
 }
 
-// classify decides; now is the time that exceptions expire by.
+// classify decides; now is the time that exceptions expire and events age by.
 func (c *classifier) classify(e event.Event, now time.Time) event.Classified {
 	out := event.Classified{Event: e, Disposition: event.Threat, Locals: event.Locate(e, c.home)}
 	if len(out.Locals) == 0 {
@@ -45,7 +45,7 @@ func (c *classifier) classify(e event.Event, now time.Time) event.Classified {
 		out.Disposition, out.Reason = event.Excepted, why
 		return out
 	}
-	if why, ok := c.filtered(e); ok {
+	if why, ok := c.filtered(e, now); ok {
 		out.Disposition, out.Reason = event.Filtered, why
 	}
 	return out
@@ -76,8 +76,14 @@ func (x ExceptionConfig) matches(e event.Event, now time.Time) bool {
 	})
 }
 
-func (c *classifier) filtered(e event.Event) (string, bool) {
+func (c *classifier) tooOld(e event.Event, now time.Time) bool {
+	return c.filter.MaxAge > 0 && now.Sub(e.Time) > c.filter.MaxAge
+}
+
+func (c *classifier) filtered(e event.Event, now time.Time) (string, bool) {
 	switch {
+	case c.tooOld(e, now):
+		return fmt.Sprintf("it is of %s, older than %s", e.Time.UTC().Format(time.RFC3339), c.filter.MaxAge), true
 	case e.Severity < c.filter.MinSeverity:
 		return fmt.Sprintf("severity %s is below %s", e.Severity, c.filter.MinSeverity), true
 	case c.not[e.SignatureID]:

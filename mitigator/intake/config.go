@@ -55,6 +55,8 @@ type SourceConfig struct {
 type FilterConfig struct {
 	// MinSeverity is the lowest that passes.
 	MinSeverity event.Severity `yaml:"min_severity" doc:"lowest severity that may become a threat: info, low, medium, high, critical"`
+	// MaxAge is how old an event may be to pass; 0 for any age.
+	MaxAge time.Duration `yaml:"max_age" doc:"how old an event may be to become a threat, by its own time; 0: any age"`
 	// Signatures, when not empty, are the only ones that pass.
 	Signatures []uint32 `yaml:"signatures" doc:"signature ids; when given, only these may become threats"`
 	// ExcludeSignatures never pass.
@@ -76,7 +78,8 @@ type ExceptionConfig struct {
 // Validate reports everything that is wrong, each with what to do.
 func (c Config) Validate() error {
 	var errs []error
-	if len(c.HomeNetworks.Include) == 0 {
+	// One without sources has nothing to decide about.
+	if len(c.HomeNetworks.Include) == 0 && len(c.Sources) > 0 {
 		errs = append(errs, errors.New("home_networks.include is empty: without it no endpoint is ours; name the LAN's prefixes"))
 	}
 	for _, p := range slices.Concat(c.HomeNetworks.Include, c.HomeNetworks.Exclude) {
@@ -89,6 +92,9 @@ func (c Config) Validate() error {
 		}
 		names[s.Name] = true
 		errs = append(errs, s.validate(i))
+	}
+	if c.Filters.MaxAge < 0 {
+		errs = append(errs, errors.New("filters.max_age must not be negative"))
 	}
 	for i, x := range c.Exceptions {
 		if x.Signature == 0 && len(x.Addresses) == 0 {

@@ -109,8 +109,12 @@ func (f *feed) count(b Batch, ignored uint64) {
 	for _, e := range b.Events {
 		f.st.ByDisposition[e.Disposition]++
 	}
-	if len(b.Events) > 0 {
-		f.st.LastEvent = f.pipeline.now().UTC()
+	if len(b.Events) == 0 {
+		return
+	}
+	f.st.LastEvent, f.st.TooOld = f.pipeline.now().UTC(), time.Time{}
+	if last := b.Events[len(b.Events)-1].Event; f.pipeline.classifier.tooOld(last, f.st.LastEvent) {
+		f.st.TooOld = last.Time
 	}
 }
 

@@ -99,4 +99,7 @@ type Status struct {
 	ByDisposition map[event.Disposition]uint64
 	// LastEvent is when the last event was made durable; zero for never.
 	LastEvent time.Time
+	// TooOld is the last event's own time when it was older than the configuration
+	// lets become a threat, so that it was logged only; zero when it was not.
+	TooOld time.Time
 }

@@ -95,6 +95,11 @@ func TestClassify(t *testing.T) {
 		"excluded":     {func(c *Config) { c.Filters.ExcludeSignatures = []uint32{100} }, sample(), event.Filtered, "100 is excluded"},
 		"not included": {func(c *Config) { c.Filters.Signatures = []uint32{101} }, sample(), event.Filtered, "not among"},
 		"included":     {func(c *Config) { c.Filters.Signatures = []uint32{100} }, sample(), event.Threat, ""},
+		"too old": {func(c *Config) { c.Filters.MaxAge = time.Hour }, sample(func(e *event.Event) { e.Time = now.Add(-time.Hour - 1) }),
+			event.Filtered, "older than 1h0m0s"},
+		"old enough":  {func(c *Config) { c.Filters.MaxAge = time.Hour }, sample(func(e *event.Event) { e.Time = now.Add(-time.Hour) }), event.Threat, ""},
+		"of any age":  {nil, sample(func(e *event.Event) { e.Time = now.AddDate(-9, 0, 0) }), event.Threat, ""},
+		"clock ahead": {func(c *Config) { c.Filters.MaxAge = time.Hour }, sample(func(e *event.Event) { e.Time = now.Add(time.Hour) }), event.Threat, ""},
 		"excepted by signature": {func(c *Config) { c.Exceptions = []ExceptionConfig{{Signature: 100, Comment: "our scanner"}} },
 			sample(), event.Excepted, "our scanner"},
 		"excepted by address": {func(c *Config) { c.Exceptions = []ExceptionConfig{{Addresses: []netip.Prefix{net("203.0.113.0/24")}}} },
@@ -185,7 +190,9 @@ func TestConfigFaults(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"no home":        {func(c *Config) { c.HomeNetworks.Include = nil }, "name the LAN's prefixes"},
+		"no home": {func(c *Config) {
+			c.HomeNetworks.Include, c.Sources = nil, []SourceConfig{file}
+		}, "name the LAN's prefixes"},
 		"bits below":     {func(c *Config) { c.HomeNetworks.Exclude = []netip.Prefix{netip.MustParsePrefix("10.1.0.7/24")} }, "did you mean 10.1.0.0/24"},
 		"no name":        {func(c *Config) { c.Sources = []SourceConfig{{Kind: KindSuricataFile, Path: "/x"}} }, "name is missing"},
 		"same name":      {func(c *Config) { c.Sources = []SourceConfig{file, file} }, "taken by another"},
