@@ -128,15 +128,19 @@ func (b *browser) wants(parts ...string) {
 	}
 }
 
-// shot keeps a picture of the page where CONSOLE_SHOTS says, for people; none of
-// one that is longer than anybody looks at.
+// shot keeps a picture of the page where CONSOLE_SHOTS says, for people; of
+// one that is longer than anybody looks at, only its beginning.
 func (b *browser) shot(name string) {
 	b.t.Helper()
 	dir := os.Getenv("CONSOLE_SHOTS")
-	if dir == "" || eval[int](b, `document.documentElement.scrollHeight`) > 9000 {
+	if dir == "" {
 		return
 	}
-	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	take := chromedp.FullScreenshot(100)
+	if eval[int](b, `document.documentElement.scrollHeight`) > 9000 {
+		take = chromedp.CaptureScreenshot()
+	}
+	png, err := chromedp.Run(b.ctx, take)
 	if err != nil {
 		b.t.Fatalf("browser: %v", err)
 	}

@@ -159,7 +159,7 @@ func (c *Console) threat(w http.ResponseWriter, r *http.Request, admin string) {
 	if n := len(steps) - len(v.Timeline); n > 0 {
 		v.MoreSteps = plural(n, "later step is", "later steps are") + " not shown here"
 	}
-	if n := int(v.Threat.Events) - len(v.Events); n > 0 {
+	if n := int(v.Threat.Events) - len(v.Events); n > 0 && len(v.Events) > 0 {
 		v.MoreEvents = plural(n, "more event is", "more events are") + " not shown here"
 	}
 	c.render(w, http.StatusOK, "threat", page{Title: fmt.Sprintf("Threat %d", id), Nav: "/", Admin: admin, Live: !v.Threat.Ended, Data: v})

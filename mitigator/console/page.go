@@ -70,7 +70,6 @@ func loadPages(assets map[string]asset) (map[string]*template.Template, error) {
 			}
 			return "/static/" + name + "?v=" + a.tag, nil
 		},
-		"join": func(texts []string) string { return strings.Join(texts, ", ") },
 	}
 	pages := make(map[string]*template.Template)
 	names, err := fs.Glob(files, "templates/*.html")

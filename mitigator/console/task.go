@@ -21,10 +21,12 @@ type taskView struct {
 	// stood still. Both empty when unknown.
 	Took, Stopped             string
 	Created, Delivered, Ended moment
-	Observer, Version         string
-	Reasons                   []string
-	Found                     []foundView
-	Done                      []actionView
+	// ToDelivery and ToEnd count from when it was ordered.
+	ToDelivery, ToEnd string
+	Observer, Version string
+	Reasons           []string
+	Found             []foundView
+	Done              []actionView
 	// More says how many entries the page left out; empty for none.
 	More string
 }
@@ -42,6 +44,8 @@ type actionView struct {
 	// Vault is the id that brings it back; empty when nothing can.
 	Vault string
 	At    moment
+	// After counts from when the agent began.
+	After string
 }
 
 func (c *Console) taskView(t *wirev1.TaskInfo) taskView {
@@ -51,6 +55,7 @@ func (c *Console) taskView(t *wirev1.TaskInfo) taskView {
 		Outcome: outcome(t), Summary: summary(r),
 		Took: between(r.GetStartedAt(), r.GetFinishedAt()), Stopped: between(r.GetStartedAt(), r.GetStoppedAt()),
 		Created: c.moment(t.GetCreatedAt()), Delivered: c.moment(t.GetDeliveredAt()), Ended: c.moment(t.GetEndedAt()),
+		ToDelivery: between(t.GetCreatedAt(), t.GetDeliveredAt()), ToEnd: between(t.GetCreatedAt(), t.GetEndedAt()),
 		Observer: clean(r.GetObserver(), maxName), Version: clean(r.GetAgentVersion(), maxName),
 	}
 	names := make(map[string]string, len(r.GetObjects()))
@@ -72,7 +77,8 @@ func (c *Console) taskView(t *wirev1.TaskInfo) taskView {
 			name = a.GetObjectId()
 		}
 		text, tone := actionWords(a, name)
-		v.Done = append(v.Done, actionView{Text: text, Tone: tone, Vault: clean(a.GetVaultId(), maxName), At: c.moment(a.GetAt())})
+		v.Done = append(v.Done, actionView{Text: text, Tone: tone, Vault: clean(a.GetVaultId(), maxName),
+			At: c.moment(a.GetAt()), After: between(r.GetStartedAt(), a.GetAt())})
 	}
 	if n := len(r.GetReasons()) + len(r.GetObjects()) + len(r.GetActions()) - len(v.Reasons) - len(v.Found) - len(v.Done); n > 0 {
 		v.More = plural(n, "more entry is", "more entries are") + " not shown here"
