@@ -35,6 +35,7 @@ install-deps: ## install the Debian packages that build, demo and tests need and
 build: check-go ## build every program into bin/, static
 	@mkdir -p '$(BIN)'
 	@for p in $(PROGRAMS); do echo "build bin/$$p"; $(GOBUILD) -o "$(BIN)/$$p" "./cmd/$$p"; done
+	@$(GOBUILD) -o '$(BIN)/testlan-payload' ./internal/testlan/payload
 
 .PHONY: demo
 demo: ## play the whole story on a LAN of namespaces, as root; ARGS=--keep leaves it up
