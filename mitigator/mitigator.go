@@ -190,7 +190,7 @@ func (m *Mitigator) openWeb(version string) error {
 		devices[i] = l
 	}
 	service, err := api.New(api.Options{
-		Store: m.store, Lifecycle: quiet{m.engine}, Fleet: m.fleet, Sources: m.intake, Devices: devices, Admins: admins,
+		Store: m.store, Lifecycle: m.engine, Fleet: m.fleet, Sources: m.intake, Devices: devices, Admins: admins,
 		Log: m.log, Version: version, Started: time.Now(),
 	})
 	if err != nil {
@@ -270,9 +270,3 @@ const healthTimeout = 5 * time.Second
 func OpenCA(stateDir string) (*pki.CA, error) {
 	return pki.Open(pki.Options{Dir: filepath.Join(stateDir, "pki")})
 }
-
-// quiet is a life cycle that raises no alarms of its own.
-type quiet struct{ *lifecycle.Engine }
-
-// Alarms implements api.Lifecycle.
-func (quiet) Alarms() []string { return nil }
