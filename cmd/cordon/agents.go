@@ -77,7 +77,7 @@ func (c *agentRevokeCommand) Run(s *session) error {
 	if strings.TrimSpace(c.Reason) == "" {
 		return usage("--reason is empty", "say why the agent is revoked")
 	}
-	m, err := call(s, "revoke agent "+c.ID, wirev1connect.AdminServiceClient.RevokeAgent,
+	m, err := call(s, "revoke the agent", wirev1connect.AdminServiceClient.RevokeAgent,
 		&wirev1.RevokeAgentRequest{AgentId: c.ID, Reason: c.Reason}, hints{notFound: "`cordon agents` lists them"})
 	if err != nil {
 		return err

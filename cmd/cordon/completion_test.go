@@ -13,14 +13,16 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// completed are lines as a person has typed them up to the tab, the words apart
-// as bash splits them, with some of what must be offered and must not be.
-var completed = []struct {
-	words   []string
-	want    string
-	not     string
+// completion is a line as a person has typed it up to the tab, with what must be
+// offered and what must not be.
+type completion struct {
+	words     []string
+	want, not string
+	// andMore says that others may be offered, too.
 	andMore bool
-}{
+}
+
+var completed = []completion{
 	{[]string{"thr"}, "threats threat", "", false},
 	{[]string{"threat", ""}, "show close", "", false},
 	{[]string{"--server", "threat", "quar"}, "quarantines quarantine", "", false},
@@ -34,24 +36,26 @@ var completed = []struct {
 	{[]string{""}, "status login", "--output show", true},
 	{[]string{"status", ""}, "", "", false},
 	{[]string{"quarantine", "bob", "--reason", ""}, "", "", false},
+	{[]string{"demo", "--k"}, "--keep", "", false},
+	{[]string{"demo", "d"}, "down", "", false},
 }
 
-// offered checks what a shell offered.
-func offered(t *testing.T, line []string, got, want, not string, andMore bool) {
+// check looks at what a shell offered.
+func (c completion) check(t *testing.T, got string) {
 	t.Helper()
-	have, wanted := strings.Fields(got), strings.Fields(want)
+	have, wanted := strings.Fields(got), strings.Fields(c.want)
 	for _, word := range wanted {
 		if !slices.Contains(have, word) {
-			t.Errorf("%q: %q is not offered, only %q", line, word, have)
+			t.Errorf("%q: %q is not offered, only %q", c.words, word, have)
 		}
 	}
-	for _, word := range strings.Fields(not) {
+	for _, word := range strings.Fields(c.not) {
 		if slices.Contains(have, word) {
-			t.Errorf("%q: %q is offered", line, word)
+			t.Errorf("%q: %q is offered", c.words, word)
 		}
 	}
-	if !andMore && len(have) != len(wanted) {
-		t.Errorf("%q: %q is offered, want %q", line, have, wanted)
+	if !c.andMore && len(have) != len(wanted) {
+		t.Errorf("%q: %q is offered, want %q", c.words, have, wanted)
 	}
 }
 
@@ -86,52 +90,93 @@ func shell(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
+// sections runs a script that prints a line "--" before what it offers for each
+// line, and returns what was offered for each.
+func sections(t *testing.T, out string, want int) []string {
+	t.Helper()
+	var parts []string
+	for line := range strings.Lines(out) {
+		switch {
+		case line == "--\n":
+			parts = append(parts, "")
+		case len(parts) > 0:
+			parts[len(parts)-1] += line
+		}
+	}
+	if len(parts) != want {
+		t.Fatalf("%d of %d lines were completed:\n%s", len(parts), want, out)
+	}
+	return parts
+}
+
+// quotedWords are the words as all three shells take them.
+func quotedWords(words []string) string {
+	return "'" + strings.Join(words, "' '") + "'"
+}
+
 func TestBashCompletion(t *testing.T) {
-	const script = `set -u
-source <(cordon completion bash)
-COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
-[[ $(complete -p cordon) == "complete -F _cordon cordon" ]] || exit 9
-_cordon cordon
-printf '%s\n' "${COMPREPLY[@]}"`
-	for _, c := range completed {
-		got := shell(t, "bash", append([]string{"-c", script, "bash", "cordon"}, c.words...)...)
-		offered(t, c.words, got, c.want, c.not, c.andMore)
-	}
 	// Bash splits at "=".
-	for _, words := range [][]string{{"threats", "--output", "=", "j"}, {"--server", "=", "x:1", "-o", "j"}} {
-		offered(t, words, shell(t, "bash", append([]string{"-c", script, "bash", "cordon"}, words...)...), "json", "", false)
+	cases := append(slices.Clone(completed), []completion{
+		{[]string{"threats", "--output", "=", "j"}, "json", "", false},
+		{[]string{"--server", "=", "x:1", "-o", "j"}, "json", "", false},
+		{[]string{"status", "--output", "="}, "table json", "", false},
+		{[]string{"--token-file", "a."}, "a.token", "", false},
+	}...)
+	script := `set -u
+touch a.token b.token
+source <(cordon completion bash)
+[[ $(complete -p cordon) == "complete -F _cordon cordon" ]] || exit 9
+try() {
+    echo --
+    COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+    _cordon cordon
+    printf '%s\n' "${COMPREPLY[@]}"
+}
+`
+	for _, c := range cases {
+		script += "try cordon " + quotedWords(c.words) + "\n"
 	}
-	offered(t, nil, shell(t, "bash", "-c", script, "bash", "cordon", "status", "--output", "="), "table json", "", false)
-	offered(t, nil, shell(t, "bash", "-c", "touch a.token b.token\n"+script, "bash", "cordon", "--token-file", "a."), "a.token", "", false)
+	for i, got := range sections(t, shell(t, "bash", "-c", script), len(cases)) {
+		cases[i].check(t, got)
+	}
 }
 
 // zsh's own functions work in its line editor alone, so the script is run with
 // others in their place.
 func TestZshCompletion(t *testing.T) {
-	const script = `
+	script := `
 compdef() { }
 compset() { }
 compadd() { shift; print -l -- "$@" }
 _describe() { local name=$@[-1]; print -l -- ${${(P)name}%%:*} }
 source <(cordon completion zsh)
-words=("$@") CURRENT=$#
-_cordon | grep -e "^${@[-1]}"
-true`
+try() {
+    print -- --
+    words=("$@") CURRENT=$#
+    _cordon | grep -e "^${@[-1]}"
+    true
+}
+`
 	for _, c := range completed {
-		got := shell(t, "zsh", append([]string{"-f", "-c", script, "zsh", "cordon"}, c.words...)...)
-		offered(t, c.words, got, c.want, c.not, c.andMore)
+		script += "try cordon " + quotedWords(c.words) + "\n"
+	}
+	for i, got := range sections(t, shell(t, "zsh", "-f", "-c", script), len(completed)) {
+		completed[i].check(t, got)
 	}
 }
 
 func TestFishCompletion(t *testing.T) {
+	script := "cordon completion fish | source\n"
 	for _, c := range completed {
-		got := shell(t, "fish", "--no-config", "-c", "cordon completion fish | source; complete -C '"+strings.Join(append([]string{"cordon"}, c.words...), " ")+"'")
+		script += "printf '%s\\n' --\ncomplete -C 'cordon " + strings.Join(c.words, " ") + "'\n"
+	}
+	for i, got := range sections(t, shell(t, "fish", "--no-config", "-c", script), len(completed)) {
 		var names []string
 		for line := range strings.Lines(got) {
 			name, _, _ := strings.Cut(strings.TrimSpace(line), "\t")
 			names = append(names, name)
 		}
-		offered(t, c.words, strings.Join(names, " "), c.want, c.not, c.andMore)
+		completed[i].check(t, strings.Join(names, " "))
 	}
 }
 

@@ -162,6 +162,7 @@ func (f *failure) unreachable(s *session, server string, err error) {
 		cause = errors.New("it does not speak TLS")
 		f.hint = "check the port: administrators use 8443"
 	case errors.As(err, &op) && op.Op == "dial":
+		cause = op.Err
 		f.hint = "is cordon-mitigator running there (`systemctl status cordon-mitigator`), and is the address right? Give another with --server HOST:PORT or CORDON_SERVER"
 	case errors.As(err, &op) && op.Op == "remote error":
 		f.hint = "check the address and the port: administrators use 8443, and TLS 1.3"

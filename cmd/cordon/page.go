@@ -74,7 +74,7 @@ func (p *page) age(t *timestamppb.Timestamp) string {
 	if !isTime(t) {
 		return ""
 	}
-	d := p.now.Sub(t.AsTime())
+	d := p.now.Sub(t.AsTime()).Round(time.Second)
 	if d < 0 {
 		return "in " + rough(-d)
 	}

@@ -99,7 +99,7 @@ const threatHint = "`cordon threats --all` lists every threat"
 
 // Run implements the command.
 func (c *threatShowCommand) Run(s *session) error {
-	m, err := call(s, fmt.Sprintf("read threat %d", c.ID), wirev1connect.AdminServiceClient.GetThreat,
+	m, err := call(s, "read the threat", wirev1connect.AdminServiceClient.GetThreat,
 		&wirev1.GetThreatRequest{Id: c.ID}, hints{notFound: threatHint})
 	if err != nil {
 		return err
@@ -117,7 +117,7 @@ func (c *threatCloseCommand) Run(s *session) error {
 	if strings.TrimSpace(c.Note) == "" {
 		return usage("--note is empty", "say why the threat is closed: it goes into the timeline")
 	}
-	m, err := call(s, fmt.Sprintf("close threat %d", c.ID), wirev1connect.AdminServiceClient.CloseThreat,
+	m, err := call(s, "close the threat", wirev1connect.AdminServiceClient.CloseThreat,
 		&wirev1.CloseThreatRequest{Id: c.ID, Note: c.Note},
 		hints{notFound: threatHint, precondition: fmt.Sprintf("`cordon threat show %d` shows how it ended", c.ID)})
 	if err != nil {

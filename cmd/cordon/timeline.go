@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ func threatPage(p *page, m *wirev1.GetThreatResponse, raw bool) {
 	p.field("signature", t.GetSignature())
 	p.field("severity", t.GetSeverity())
 	p.field("role", t.GetRole())
-	p.field("endpoint", strings.Join(append(append([]string{t.GetEndpointName()}, t.GetAddresses()...), t.GetMacs()...), "  "))
+	p.field("endpoint", strings.Join(names(t), "  "))
 	p.field("remote", t.GetRemote())
 	p.field("first seen", p.when(t.GetFirstSeen()))
 	p.field("last seen", p.when(t.GetLastSeen()))
@@ -41,6 +42,17 @@ func threatPage(p *page, m *wirev1.GetThreatResponse, raw bool) {
 			}
 		}
 	}
+}
+
+// names are all that the threat's endpoint is known by, each once.
+func names(t *wirev1.Threat) []string {
+	var all []string
+	for _, name := range slices.Concat([]string{t.GetEndpointName()}, t.GetAddresses(), t.GetMacs()) {
+		if name != "" && !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 // timeline writes each step with the time since the one before it.
