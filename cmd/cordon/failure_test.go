@@ -274,7 +274,7 @@ func TestInterrupted(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"bogus"}, {"threat"}, {"threat", "show"}, {"threat", "show", "x"}, {"threats", "--limit", "0"}, {"threats", "-o", "xml"},
+		{}, {"bogus"}, {"threat"}, {"threat", "show"}, {"threat", "show", "x"}, {"threats", "--limit", "0"}, {"quarantines", "--limit", "1001"}, {"rejects", "--limit", "1001"}, {"threats", "-o", "xml"},
 		{"quarantine", "bob"}, {"quarantine", "bob", "--reason", " "}, {"quarantine", "bob", "--reason", "x", "--for", "0s"},
 		{"quarantine", "bob", "--reason", "x", "--access", "all"}, {"threat", "close", "1", "--note", ""}, {"agent", "revoke", "x", "--reason", ""},
 		{"completion", "tcsh"}, {"status", "--timeout", "0s"}, {"status", "--server", "nowhere"}, {"events", "--limit", "-1"}, {"threat", "show", "\x1b[2J"},

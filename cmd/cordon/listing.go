@@ -1,6 +1,10 @@
 package main
 
-import "connectrpc.com/connect"
+import (
+	"fmt"
+
+	"connectrpc.com/connect"
+)
 
 // The codes that commands have hints for.
 const (
@@ -14,6 +18,17 @@ func atLeastOne(limit uint32) error {
 		return usage("--limit 0 would list nothing", "such as --limit 100")
 	}
 	return nil
+}
+
+// maxUnpaged is how many items the appliance lists of what has no pages.
+const maxUnpaged = 1000
+
+// unpaged checks the limit of a listing that has no pages.
+func unpaged(limit uint32) error {
+	if limit > maxUnpaged {
+		return usage(fmt.Sprintf("--limit %d is too much: the appliance lists at most %d of these", limit, maxUnpaged), fmt.Sprintf("such as --limit %d", maxUnpaged))
+	}
+	return atLeastOne(limit)
 }
 
 // pages collects up to limit items of a list that comes page by page. next asks
@@ -40,9 +55,10 @@ func pages[T any](limit uint32, id func(T) int64, next func(behind int64, want u
 	return all, nil
 }
 
-// more tells the person that a listing ends at its limit.
+// more tells the person that a listing ends at its limit: also beside JSON, since
+// who counts in it must know.
 func (s *session) more(shown int, limit uint32) {
-	if uint32(shown) >= limit && s.Output == "table" {
+	if uint32(shown) >= limit {
 		s.say("hint: there may be more: this shows %d, --limit sets how many", shown)
 	}
 }

@@ -16,7 +16,7 @@ type quarantinesCommand struct {
 
 // Run implements the command.
 func (c *quarantinesCommand) Run(s *session) error {
-	if err := atLeastOne(c.Limit); err != nil {
+	if err := unpaged(c.Limit); err != nil {
 		return err
 	}
 	m, err := call(s, "list quarantines", wirev1connect.AdminServiceClient.ListQuarantines,

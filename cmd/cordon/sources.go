@@ -48,7 +48,7 @@ type rejectsCommand struct {
 
 // Run implements the command.
 func (c *rejectsCommand) Run(s *session) error {
-	if err := atLeastOne(c.Limit); err != nil {
+	if err := unpaged(c.Limit); err != nil {
 		return err
 	}
 	m, err := call(s, "list rejected records", wirev1connect.AdminServiceClient.ListRejects,
@@ -57,7 +57,9 @@ func (c *rejectsCommand) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.show(m, func(p *page) { rejectTable(p, m.GetRejects()) })
+	err = s.show(m, func(p *page) { rejectTable(p, m.GetRejects()) })
+	s.more(len(m.GetRejects()), c.Limit)
+	return err
 }
 
 func rejectTable(p *page, rejects []*wirev1.Reject) {
