@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -49,6 +50,9 @@ func (d *demoCommand) Run(s *session) error {
 	ctx, stop := signal.NotifyContext(s.ctx, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 	result, err := play.Run(ctx)
+	if errors.Is(err, demo.ErrFailed) {
+		err = &failure{code: exitFailed, what: err.Error(), hint: "the steps marked fail say what was found; the programs' logs are in " + result.Logs}
+	}
 	if s.Output != "json" {
 		return err
 	}
@@ -67,4 +71,15 @@ type demoDownCommand struct {
 }
 
 // Run implements the command. That nothing is there is no error.
-func (d *demoDownCommand) Run(*session) error { return demo.Down(d.Name) }
+func (d *demoDownCommand) Run(s *session) error {
+	found, err := demo.Down(d.Name)
+	switch {
+	case err != nil:
+		return err
+	case found:
+		s.say("the demo's LAN is removed")
+	default:
+		s.say("there is no LAN of the demo")
+	}
+	return nil
+}

@@ -78,7 +78,7 @@ func New(o Options) (*Demo, error) {
 func (d *Demo) Run(ctx context.Context) (Report, error) {
 	log := newTimeline(d.o.Out)
 	err := d.run(ctx, log)
-	report := log.finish()
+	report := log.finish(err)
 	if err == nil && report.Failed > 0 {
 		err = ErrFailed
 	}
@@ -124,16 +124,20 @@ func (d *Demo) explain(ctx context.Context, err error) error {
 	return err
 }
 
-// Down removes a LAN that was kept, or left behind by a demo that was killed.
-// One that is not there is no error.
-func Down(name string) error {
+// Down removes a LAN that was kept, or left behind by a demo that was killed,
+// and reports whether there was one.
+func Down(name string) (bool, error) {
 	if name == "" {
 		name = DefaultName
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("removing the demo's LAN needs root: run as root")
+		return false, errors.New("removing the demo's LAN needs root: run as root")
 	}
-	return testlan.Down(name)
+	up, err := testlan.List()
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(up, func(i testlan.Info) bool { return i.Name == name }), testlan.Down(name)
 }
 
 // choose returns the scenes of the letters, in the story's order, and those

@@ -52,12 +52,15 @@ type Kept struct {
 type Report struct {
 	Started time.Time `json:"started"`
 	// Duration is in milliseconds.
-	Duration int64         `json:"duration_ms"`
-	Passed   bool          `json:"passed"`
-	Checks   int           `json:"checks"`
-	Failed   int           `json:"failed"`
-	Scenes   []SceneResult `json:"scenes"`
-	Steps    []Step        `json:"steps"`
+	Duration int64 `json:"duration_ms"`
+	// Passed: the story came to its end, and every check passed.
+	Passed bool `json:"passed"`
+	// Error is what kept the story from its end.
+	Error  string        `json:"error,omitempty"`
+	Checks int           `json:"checks"`
+	Failed int           `json:"failed"`
+	Scenes []SceneResult `json:"scenes"`
+	Steps  []Step        `json:"steps"`
 	// Logs is the folder with the programs' logs, kept when something failed.
 	Logs string `json:"logs,omitempty"`
 	Kept *Kept  `json:"kept,omitempty"`
@@ -169,12 +172,16 @@ func (t *timeline) kept(k Kept) {
 	t.report.Kept = &k
 }
 
-// finish returns the report, and prints its end.
-func (t *timeline) finish() Report {
+// finish returns the report, and prints its end. err is what kept the story
+// from its own.
+func (t *timeline) finish(err error) Report {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.report.Duration = time.Since(t.start).Milliseconds()
-	t.report.Passed = t.report.Failed == 0 && t.report.Checks > 0
+	t.report.Passed = err == nil && t.report.Failed == 0
+	if err != nil {
+		t.report.Error = err.Error()
+	}
 	printSummary(t.out, t.report)
 	return t.report
 }
@@ -206,8 +213,11 @@ func printSummary(out io.Writer, r Report) {
 		}
 	}
 	verdict := "everything was as it should be"
-	if r.Failed > 0 {
-		verdict = fmt.Sprintf("%d NOT as they should be", r.Failed)
+	switch {
+	case r.Failed > 0:
+		verdict = fmt.Sprintf("%d NOT as they should be, look for FAIL above", r.Failed)
+	case r.Error != "":
+		verdict = "the story did not come to its end"
 	}
 	fmt.Fprintf(out, "\n%d checks in %.0f s: %s\n", r.Checks, float64(r.Duration)/1000, verdict)
 	if r.Logs != "" {
