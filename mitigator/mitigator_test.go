@@ -502,3 +502,15 @@ func TestConsoleIsThere(t *testing.T) {
 		t.Errorf("%s from %s", got.Status, got.Request.URL)
 	}
 }
+
+// TestRejectsOfNobody holds that a source that is not there is said to be so.
+func TestRejectsOfNobody(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, testConfig(dir))
+	_, err := r.client.ListRejects(t.Context(), connect.NewRequest(&wirev1.ListRejectsRequest{Source: "eve"}))
+	if err != nil {
+		t.Errorf("of a source without rejects: %v", err)
+	}
+	_, err = r.client.ListRejects(t.Context(), connect.NewRequest(&wirev1.ListRejectsRequest{Source: "nobody"}))
+	wantCode(t, "of no source", err, connect.CodeNotFound, "nobody")
+}

@@ -20,6 +20,8 @@ tests=(
 	gcc libc6-dev     # the race detector
 	python3           # a script that the agent finds behind its interpreter
 	diffutils
+	chromium          # the console in a real browser
+	zsh fish          # shells that complete the command line
 )
 
 case "${1:-all}" in

@@ -59,13 +59,13 @@ func (c completion) check(t *testing.T, got string) {
 	}
 }
 
-// shell runs a script in a shell in which "cordon" is this program. It skips
-// when the shell is not there, which bash always is.
+// shell runs a script in a shell in which "cordon" is this program. Where the
+// shell is not there, it skips on a developer's machine alone.
 func shell(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		if name == "bash" {
+		if name == "bash" || os.Getenv("CI") == "true" {
 			t.Fatal(err)
 		}
 		t.Skip(err)

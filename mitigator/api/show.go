@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -13,6 +14,7 @@ import (
 	"github.com/cordon-security/cordon/mitigator/device"
 	"github.com/cordon-security/cordon/mitigator/intake"
 	"github.com/cordon-security/cordon/mitigator/store"
+	"github.com/cordon-security/cordon/mitigator/threat"
 )
 
 const (
@@ -65,8 +67,19 @@ func (a *API) GetStatus(ctx context.Context, _ *connect.Request[wirev1.GetStatus
 	for _, d := range a.Devices {
 		out.Devices = append(out.Devices, deviceStatus(d.State()))
 	}
-	out.Alarms = append(a.Lifecycle.Alarms(), partAlarms(out.GetDevices(), a.Sources.Statuses())...)
+	out.Alarms = append(a.Lifecycle.Alarms(), modeAlarms(out.GetMode(), out.GetDevices())...)
+	out.Alarms = append(out.Alarms, partAlarms(out.GetDevices(), a.Sources.Statuses())...)
 	return connect.NewResponse(out), nil
+}
+
+// modeAlarms says that observe mode does not lift what was ordered before it.
+func modeAlarms(mode string, devices []*wirev1.DeviceStatus) (out []string) {
+	for _, d := range devices {
+		if mode == string(threat.Observe) && d.GetDesired() > 0 {
+			out = append(out, fmt.Sprintf("observe mode, but device %s still enforces %d quarantines of before: they end when they are released", d.GetName(), d.GetDesired()))
+		}
+	}
+	return out
 }
 
 // partAlarms says of the running parts what a person should look at.
@@ -294,8 +307,13 @@ func sourceOf(s intake.Status, events, rejected uint64) *wirev1.Source {
 // ListRejects implements AdminService.
 func (a *API) ListRejects(ctx context.Context, r *connect.Request[wirev1.ListRejectsRequest]) (*connect.Response[wirev1.ListRejectsResponse], error) {
 	out := &wirev1.ListRejectsResponse{}
+	name := r.Msg.GetSource()
+	known := func(s intake.Status) bool { return s.Name == name }
 	err := a.Store.View(ctx, func(v store.View) error {
-		all, err := v.Rejects(r.Msg.GetSource(), bounded(r.Msg.GetLimit()))
+		all, err := v.Rejects(name, bounded(r.Msg.GetLimit()))
+		if err == nil && len(all) == 0 && name != "" && !slices.ContainsFunc(a.Sources.Statuses(), known) {
+			return connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no source %q", name))
+		}
 		for _, one := range all {
 			out.Rejects = append(out.Rejects, &wirev1.Reject{
 				Source: one.Source, Reason: one.Reason, Raw: one.Raw, Size: one.Size, ReceivedAt: stamp(one.Received),
