@@ -27,15 +27,22 @@ const (
 
 // clean makes a text from outside fit to be read in a line: one that is cut at
 // limit characters, without line ends, and where what is invisible, turns the
-// direction of the text or is not UTF-8 is shown by its number instead.
+// direction of the text or is not UTF-8 is shown by its number instead. A number
+// counts as the characters that it takes.
 func clean(text string, limit int) string { return visible(text, limit, false) }
 
 // visible is clean that keeps line ends and blanks when lines is true.
 func visible(text string, limit int, lines bool) string {
 	var b strings.Builder
 	n, marks := 0, 0
+	number := func(format string, arg any) {
+		written, _ := fmt.Fprintf(&b, format, arg) // a Builder takes everything
+		if !lines {
+			n += written / 2
+		}
+	}
 	for i := 0; i < len(text); {
-		if n == limit {
+		if n >= limit {
 			b.WriteString("…")
 			break
 		}
@@ -47,13 +54,13 @@ func visible(text string, limit int, lines bool) string {
 		}
 		switch {
 		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, "⟨%02X⟩", text[i])
+			number("⟨%02X⟩", text[i])
 		case lines && r == '\n':
 			b.WriteByte('\n')
 		case unicode.IsSpace(r) && r != '\u2028' && r != '\u2029':
 			b.WriteByte(' ')
 		case !unicode.IsPrint(r) || blank(r):
-			fmt.Fprintf(&b, "⟨U+%04X⟩", r)
+			number("⟨U+%04X⟩", r)
 		case marks <= maxMarks:
 			b.WriteRune(r)
 		}
