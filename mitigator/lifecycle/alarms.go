@@ -31,6 +31,10 @@ func (e *Engine) Alarms() []string {
 		if atCap > 0 {
 			out = append(out, fmt.Sprintf("%s at the cap: release what need not stay, or raise the cap", count(atCap, "quarantine is held", "quarantines are held")))
 		}
+		if e.unknown.atBound(e.now()) {
+			out = append(out, fmt.Sprintf("%d addresses that no device sees have alerts: those of further ones are kept as events alone; "+
+				"look for a forged source, close what was looked at, or raise retention.max_unknown", e.retention.MaxUnknown))
+		}
 		if waiting > 0 {
 			out = append(out, fmt.Sprintf("%s for a person to decide", count(waiting, "threat waits", "threats wait")))
 		}

@@ -19,11 +19,13 @@ const heldRetry = 10 * time.Second
 const perSweep = 100
 
 // Run watches the clock (deadlines of tasks, ends of quarantines, the cap's
-// window) and carries out what a full disk held up. It returns when ctx ends.
+// window), carries out what a full disk held up, and removes what retention says.
+// It returns when ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { e.watchDisk(ctx) })
+	beside.Go(func() { e.watchRetention(ctx) })
 	held := time.NewTicker(heldRetry)
 	defer held.Stop()
 	for {

@@ -83,6 +83,9 @@ func (e *Engine) take(j *job, c event.Classified) error {
 		if err != nil {
 			return fmt.Errorf("endpoint %s: %w", l.Addr, err)
 		}
+		if id == 0 {
+			continue
+		}
 		if err := j.tx.SetEventThreat(r.ID, id); err != nil {
 			return err
 		}
@@ -90,8 +93,13 @@ func (e *Engine) take(j *job, c event.Classified) error {
 	return nil
 }
 
+// feed lets the event open or feed a threat. It returns 0 for one of an address
+// that is not known, when there are too many of those already.
 func (e *Engine) feed(j *job, ev event.Event, l event.Local) (threatID int64, err error) {
 	ep, mac, err := e.resolve(j, l, ev.Time)
+	if errors.Is(err, errTooManyUnknown) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}

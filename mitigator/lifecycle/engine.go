@@ -39,6 +39,8 @@ type Options struct {
 	Store  store.Store
 	Policy threat.Policy
 	Guard  Guard
+	// Retention is how long what has ended is kept; its zero value keeps all.
+	Retention store.Retention
 	// WakeAgent is told that an agent has a task waiting, or one called back. It
 	// must not block.
 	WakeAgent func(agentID string)
@@ -54,6 +56,7 @@ type Engine struct {
 	store       store.Store
 	policy      threat.Policy
 	guard       Guard
+	retention   store.Retention
 	wakeAgent   func(string)
 	wakeDevices func()
 	now         func() time.Time
@@ -61,6 +64,7 @@ type Engine struct {
 	kick        chan struct{}
 	neighbors   neighborCache
 	backlog     *backlog
+	unknown     unknownCount
 }
 
 // New makes an engine.
@@ -75,7 +79,7 @@ func New(o Options) (*Engine, error) {
 	case o.Log == nil:
 		return nil, errors.New("life cycle: no log")
 	}
-	if err := o.Policy.Validate(); err != nil {
+	if err := errors.Join(o.Policy.Validate(), o.Retention.Validate()); err != nil {
 		return nil, err
 	}
 	if o.Now == nil {
@@ -83,7 +87,7 @@ func New(o Options) (*Engine, error) {
 	}
 	return &Engine{
 		store: o.Store, policy: o.Policy, guard: o.Guard, wakeAgent: o.WakeAgent, wakeDevices: o.WakeDevices,
-		now: o.Now, log: o.Log, kick: make(chan struct{}, 1), backlog: newBacklog(),
+		now: o.Now, log: o.Log, kick: make(chan struct{}, 1), backlog: newBacklog(), retention: o.Retention,
 	}, nil
 }
 
@@ -224,7 +228,7 @@ func (e *Engine) enter(j *job, t *threat.Threat, ep endpoint.Endpoint, s threat.
 	j.say("threat", "threat", t.ID, "endpoint", ep.Name(), "from", string(tr.From), "to", string(tr.To),
 		"actor", tr.Actor, "cause", tr.Cause)
 	t.State, t.UpdatedAt = s.To, j.now
-	if s.To.Ended() {
+	if s.To.Ended() && !tr.From.Ended() { // a note that comes late does not move the end
 		t.EndedAt = j.now
 	}
 	return nil

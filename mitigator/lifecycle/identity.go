@@ -72,6 +72,9 @@ type heldBinding struct {
 	recorded time.Time
 }
 
+// maxNeighbors bounds the cache: addresses can be made up.
+const maxNeighbors = 65536
+
 // confirmEvery is how stale a binding's LastSeen may become in the store.
 const confirmEvery = 5 * time.Minute
 
@@ -94,6 +97,9 @@ func (c *neighborCache) record(b seen) {
 	if !b.present {
 		delete(c.holds, b.Addr)
 		return
+	}
+	if len(c.holds) >= maxNeighbors {
+		clear(c.holds) // forgotten ones cost a commit each, nothing else
 	}
 	c.holds[b.Addr] = heldBinding{mac: b.MAC, recorded: b.LastSeen}
 }
@@ -229,6 +235,12 @@ func (e *Engine) resolve(j *job, local event.Local, at time.Time) (endpoint.Endp
 	if err != nil || ok {
 		return ep, nil, err
 	}
+	if ok, err = e.admitUnknown(j); err != nil {
+		return ep, nil, err
+	}
+	if !ok {
+		return ep, nil, errTooManyUnknown
+	}
 	ep = endpoint.Endpoint{Address: local.Addr, FirstSeen: at, LastSeen: at}
 	return ep, nil, j.tx.AddEndpoint(&ep)
 }
@@ -283,6 +295,9 @@ func (e *Engine) agentEndpoint(j *job, agentID, hostname string, source netip.Ad
 	if err != nil {
 		return ep, err
 	}
+	if err := e.fewerMACs(j, &ep, mac); err != nil {
+		return ep, err
+	}
 	if err := j.tx.SetEndpoint(ep); err != nil {
 		return ep, err
 	}
@@ -333,6 +348,39 @@ func (e *Engine) proveMAC(j *job, ep *endpoint.Endpoint, mac endpoint.MAC) error
 		}
 	}
 	return e.absorb(j, other, *ep)
+}
+
+// maxMACs is how many MACs one endpoint is known by: docks and adapters come and
+// go, and a machine can make MACs up.
+const maxMACs = 16
+
+// fewerMACs drops, above the bound, the MACs of an endpoint that were not seen for
+// the longest. spoke is the one that its agent speaks from now. A quarantine that
+// stands on a dropped one stays on it.
+func (e *Engine) fewerMACs(j *job, ep *endpoint.Endpoint, spoke endpoint.MAC) error {
+	if len(ep.MACs) <= maxMACs {
+		return nil
+	}
+	seen := map[endpoint.MAC]time.Time{}
+	for _, m := range ep.MACs {
+		bindings, err := j.tx.BindingsOfMAC(m)
+		if err != nil {
+			return fmt.Errorf("bindings of %s: %w", m, err)
+		}
+		for _, b := range bindings {
+			if b.LastSeen.After(seen[m]) {
+				seen[m] = b.LastSeen
+			}
+		}
+	}
+	seen[spoke] = j.now
+	byAge := slices.Clone(ep.MACs)
+	slices.SortStableFunc(byAge, func(a, b endpoint.MAC) int { return seen[b].Compare(seen[a]) })
+	dropped := byAge[maxMACs:]
+	ep.MACs = slices.DeleteFunc(slices.Clone(ep.MACs), func(m endpoint.MAC) bool { return slices.Contains(dropped, m) })
+	j.say("an endpoint has more MACs than it is known by; those unseen longest are no longer its", "endpoint", ep.Name(),
+		"dropped", fmt.Sprint(dropped), "most", maxMACs)
+	return nil
 }
 
 // lend takes a MAC from an endpoint that has others: a dock or an adapter that
@@ -467,6 +515,10 @@ func combined(keep, other threat.Quarantine) threat.Quarantine {
 	return keep
 }
 
+// maxQuarantineMACs is how many MACs one quarantine covers: above it those that it
+// covered first, which a machine that makes MACs up has left behind, are let go.
+const maxQuarantineMACs = 64
+
 // grown adds MACs to a quarantine. With a new one it is not in force until a
 // device has read that back too.
 func grown(q threat.Quarantine, macs []endpoint.MAC) threat.Quarantine {
@@ -475,6 +527,7 @@ func grown(q threat.Quarantine, macs []endpoint.MAC) threat.Quarantine {
 			continue
 		}
 		q.MACs = append(slices.Clone(q.MACs), m)
+		q.MACs = q.MACs[max(0, len(q.MACs)-maxQuarantineMACs):]
 		if q.State == threat.QuarantineInForce {
 			q.State = threat.QuarantineOrdered
 		}
@@ -490,7 +543,7 @@ func (e *Engine) widen(j *job, ep endpoint.Endpoint) error {
 		return err
 	}
 	wide := grown(q, ep.MACs)
-	if len(wide.MACs) == len(q.MACs) {
+	if slices.Equal(wide.MACs, q.MACs) {
 		return nil
 	}
 	refusal, err := e.check(j.tx, j.now, ep)

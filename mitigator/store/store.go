@@ -129,6 +129,10 @@ type View interface {
 	EndpointByAgent(agentID string) (endpoint.Endpoint, bool, error)
 	// EndpointByAddress finds the endpoint known by nothing but the address.
 	EndpointByAddress(a netip.Addr) (endpoint.Endpoint, bool, error)
+	// CountUnknown counts, up to a limit, the endpoints known by nothing but an
+	// address: without MAC and without agent.
+	CountUnknown(limit int) (int, error)
+	CountEndpoints() (int, error)
 	EndpointsByHostname(name string) ([]endpoint.Endpoint, error)
 	Endpoints(afterID int64, limit int) ([]endpoint.Endpoint, error)
 	// Bindings lists an address's, the newest first.
@@ -183,7 +187,9 @@ type Tx interface {
 	// address and agent.
 	MergeEndpoint(from, into int64) error
 	// OpenBinding starts a binding, or confirms the one that holds; a confirmation
-	// by a device makes it the device's.
+	// by a device makes it the device's. One MAC holds MaxBindingsOfMAC addresses:
+	// above that the one unseen longest ends; and MaxPastBindings that ended are
+	// kept of a MAC and of an address.
 	OpenBinding(b endpoint.Binding) error
 	// CloseBinding ends the address's binding to the MAC if it holds.
 	CloseBinding(a netip.Addr, m endpoint.MAC, at time.Time) error
@@ -194,6 +200,14 @@ type Tx interface {
 	RevokeAgent(id string, at time.Time, by, reason string) error
 	AddToken(t fleet.Token) error
 	SetToken(t fleet.Token) error
+
+	// Prune looks at about limit rows and removes those that the cutoffs name. It
+	// never removes what is open or active, nor what that needs: the first
+	// EvidenceEvents events of an open threat, the quarantine and the endpoint of
+	// any threat that is kept. A quarantine goes only when the log of orders names
+	// it no longer; the log is trimmed for that, so that a device from before it
+	// asks for a snapshot. Call it again from Next while there is More.
+	Prune(c Cutoffs, limit int) (Pruned, error)
 }
 
 // Reject is a record that could not be read, as the store keeps it.

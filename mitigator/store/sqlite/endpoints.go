@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cordon-security/cordon/mitigator/endpoint"
+	"github.com/cordon-security/cordon/mitigator/store"
 )
 
 // The MACs come as one blob: group_concat over hex keeps them in one row.
@@ -51,6 +52,18 @@ func (s *session) EndpointByAgent(agentID string) (endpoint.Endpoint, bool, erro
 func (s *session) EndpointByAddress(a netip.Addr) (endpoint.Endpoint, bool, error) {
 	return find(s, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoint e
 		WHERE e.address = ? AND e.address <> ''`, addrText(a))
+}
+
+// CountUnknown implements store.View.
+func (s *session) CountUnknown(limit int) (int, error) {
+	n, err := one(s, scanInt, `SELECT count(*) FROM (SELECT 1 FROM endpoint WHERE address <> '' AND agent_id = '' LIMIT ?)`, limit)
+	return int(n), err
+}
+
+// CountEndpoints implements store.View.
+func (s *session) CountEndpoints() (int, error) {
+	n, err := one(s, scanInt, `SELECT count(*) FROM endpoint`)
+	return int(n), err
 }
 
 // EndpointsByHostname implements store.View.
@@ -166,6 +179,26 @@ func (s *session) OpenBinding(b endpoint.Binding) error {
 		addrText(b.Addr), b.MAC[:], micros(b.From), micros(b.LastSeen), b.Source)
 	if err != nil {
 		return fmt.Errorf("bind %s to %s: %w", b.Addr, b.MAC, err)
+	}
+	return s.boundBindings(b)
+}
+
+// boundBindings keeps what one MAC and one address have in bindings within bounds.
+func (s *session) boundBindings(b endpoint.Binding) error {
+	for _, step := range []struct {
+		query string
+		args  []any
+	}{
+		{`UPDATE binding SET ended = max(last_seen, began) WHERE id IN (SELECT id FROM binding WHERE mac = ? AND ended = 0
+			ORDER BY last_seen DESC, id DESC LIMIT -1 OFFSET ?)`, []any{b.MAC[:], store.MaxBindingsOfMAC}},
+		{`DELETE FROM binding WHERE id IN (SELECT id FROM binding WHERE mac = ? AND ended > 0
+			ORDER BY last_seen DESC, id DESC LIMIT -1 OFFSET ?)`, []any{b.MAC[:], store.MaxPastBindings}},
+		{`DELETE FROM binding WHERE id IN (SELECT id FROM binding WHERE address = ? AND ended > 0
+			ORDER BY began DESC, id DESC LIMIT -1 OFFSET ?)`, []any{addrText(b.Addr), store.MaxPastBindings}},
+	} {
+		if _, err := s.exec(step.query, step.args...); err != nil {
+			return fmt.Errorf("bound the bindings of %s and %s: %w", b.MAC, b.Addr, err)
+		}
 	}
 	return nil
 }

@@ -37,6 +37,10 @@ func Run(t *testing.T, open func(t *testing.T, dir string) store.Store) {
 		"a token is used once":                             tokens,
 		"what is not there is not found":                   missing,
 		"the log of orders ends in a snapshot":             trimmed,
+		"retention removes events":                         pruneEvents,
+		"retention removes threats and quarantines":        pruneThreats,
+		"retention removes endpoints and bindings":         pruneEndpoints,
+		"bindings of one MAC and address are bounded":      boundedBindings,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
