@@ -56,7 +56,7 @@ func openBrowser(t *testing.T, server *httptest.Server) *browser {
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // Chromium refuses to run as root with it
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
@@ -228,11 +228,10 @@ func (b *browser) login() {
 }
 
 // at makes b's failures those of the test t.
-func (b *browser) at(t *testing.T) *browser {
+func (b *browser) at(t *testing.T) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.t, b.complaints = t, nil
-	return b
 }
 
 // TestBrowser has a real browser do what a person and a hostile alert do.
@@ -246,7 +245,11 @@ func TestBrowser(t *testing.T) {
 		{"reads a timeline", testTimeline}, {"looks", testLooks}, {"hostile text", testHostile},
 		{"refresh", testRefresh}, {"other sites", testOtherSites},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.test(t, b.at(t)) })
+		t.Run(c.name, func(t *testing.T) {
+			b.at(t)
+			defer b.do(chromedp.Navigate("about:blank")) // a page that is left open would refresh when its server is gone
+			c.test(t, b)
+		})
 	}
 }
 
@@ -298,7 +301,11 @@ func testHostile(t *testing.T, b *browser) {
 	for name, path := range map[string]string{"home": "/", "threat": "/threats/66", "events": "/events", "endpoints": "/endpoints",
 		"quarantines": "/quarantines"} {
 		b.open(s, path)
-		b.looks("hostile-" + name)
+		for _, width := range []int64{360, 1280} {
+			b.do(chromedp.EmulateViewport(width, 800))
+			b.fits(path)
+		}
+		b.shot("hostile-" + name)
 		if got := eval[string](b, `String(window.pwned)`); got != "undefined" {
 			t.Errorf("%s: a script of the alert ran", path)
 		}

@@ -1,7 +1,9 @@
 package console
 
 import (
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
@@ -9,7 +11,7 @@ import (
 
 // hostile is what an attacker may have put into an alert, a host name or a
 // process's name.
-func hostile() []string {
+var hostile = sync.OnceValue(func() []string {
 	return []string{
 		`<script>window.pwned=1</script>`,
 		`"><img src=x onerror="window.pwned=1">`,
@@ -30,7 +32,7 @@ func hostile() []string {
 		"",
 		" \t ",
 	}
-}
+})
 
 // hostileStory has every text that comes from outside be hostile.
 func hostileStory() *api {
@@ -53,7 +55,7 @@ func hostileStory() *api {
 		a.quarantines = append(a.quarantines, hostileQuarantine(bad))
 		a.threats = append(a.threats, &wirev1.GetThreatResponse{Threat: hostileThreat(int64(1000+next), bad)})
 	}
-	for _, raw := range append(all, records()...) {
+	for _, raw := range slices.Concat(all, records()) {
 		e := &wirev1.Event{Id: int64(next), Source: bad(), At: at(0), Signature: bad(), Category: bad(), Severity: bad(), Protocol: bad(),
 			Src: bad(), Dst: bad(), Disposition: bad(), Raw: []byte(raw)}
 		threat.Events = append(threat.Events, e)

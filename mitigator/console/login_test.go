@@ -277,6 +277,7 @@ func TestFormsFromElsewhere(t *testing.T) {
 }
 
 func TestNext(t *testing.T) {
+	s := newSite(t, story())
 	for next, want := range map[string]string{
 		"/threats/7": "/threats/7", "/?show=open&before=9": "/?before=9&show=open", "/threats/7?a=%0d%0ax": "/threats/7?a=%0D%0Ax",
 		"": "/", "threats/7": "/", "//evil.example/": "/", "///evil.example": "/", `/\evil.example`: "/", "/\t/evil.example": "/", "/%09/evil.example": "/", "/%2f/evil.example": "/", "/%5cevil.example": "/",
@@ -285,7 +286,6 @@ func TestNext(t *testing.T) {
 		if got := ownPath(next); got != want {
 			t.Errorf("ownPath(%.60q) = %q, want %q", next, got, want)
 		}
-		s := newSite(t, story())
 		r := s.do(http.MethodPost, "/login", url.Values{"token": {goodToken}, "next": {next}})
 		if r.Header.Get("Location") != want {
 			t.Errorf("log-in with next %.60q leads to %q", next, r.Header.Get("Location"))

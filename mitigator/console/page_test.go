@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -132,7 +133,7 @@ func TestPagesSay(t *testing.T) {
 		t.Error("what is over is shown with what is open")
 	}
 	a.status.Mode = "observe"
-	if text := readable(s.get("/").body); !strings.Contains(text, "Observe mode Cordon does everything but enforce: nobody is cut off.") {
+	if text := readable(s.get("/").body); !strings.Contains(text, "Observe mode Cordon does everything but enforce: nobody new is cut off.") {
 		t.Errorf("the observe mode is not stated: %s", text)
 	}
 }
@@ -267,7 +268,7 @@ func TestLayout(t *testing.T) {
 
 // FuzzLayout holds that any record becomes bounded text that can be read.
 func FuzzLayout(f *testing.F) {
-	for _, seed := range append(hostile(), record1, `{"a":"\u202e"}`) {
+	for _, seed := range slices.Concat(hostile(), []string{record1, `{"a":"\u202e"}`}) {
 		f.Add([]byte(seed[:min(len(seed), 5000)]))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {

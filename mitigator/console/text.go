@@ -90,7 +90,7 @@ type record struct {
 // the page's budget of bytes and leaves the record out when that is used up.
 func layout(raw []byte, budget *int) record {
 	if len(raw) == 0 {
-		return record{Note: "no record was kept"}
+		return record{Note: "not here, `cordon threat show` may have more"}
 	}
 	shown, note := raw, ""
 	if len(raw) > maxRecord {
@@ -98,7 +98,7 @@ func layout(raw []byte, budget *int) record {
 		note = fmt.Sprintf("the first %d of %d bytes", maxRecord, len(raw))
 	}
 	if len(shown) > *budget {
-		return record{Note: fmt.Sprintf("%d bytes, not shown: this page has shown its share", len(raw))}
+		return record{Note: fmt.Sprintf("%d bytes, more than this page still shows", len(raw))}
 	}
 	var b bytes.Buffer
 	if note == "" && depth(raw) <= maxDepth && json.Indent(&b, raw, "", "  ") == nil && b.Len() <= maxLaidOut {

@@ -65,7 +65,7 @@ func (c *Console) statusView(s *wirev1.GetStatusResponse) statusView {
 func modeWords(mode string) (badge, string) {
 	switch mode {
 	case "observe":
-		return badge{"Observe mode", warning}, "Cordon does everything but enforce: nobody is cut off."
+		return badge{"Observe mode", warning}, "Cordon does everything but enforce: nobody new is cut off."
 	case "enforce":
 		return badge{"Enforce mode", good}, "Endpoints that cannot be cleaned are cut off, as policy says."
 	}
@@ -75,6 +75,10 @@ func modeWords(mode string) (badge, string) {
 func deviceView(d *wirev1.DeviceStatus) partView {
 	v := partView{Name: clean(d.GetName(), maxName), State: badge{"connected", good}}
 	v.Line = fmt.Sprintf("%d of %s in force", d.GetInForce(), plural(int(d.GetDesired()), "quarantine", "quarantines"))
+	if d.GetError() != "" {
+		v.State = badge{"connected", warning}
+		v.Line += ". " + clean(d.GetError(), maxText)
+	}
 	if d.GetBreakGlass().GetOn() {
 		v.State = badge{"break glass is on", alarm}
 		v.Line = "nothing is enforced, by " + clean(d.GetBreakGlass().GetActor(), maxName) + ": " + clean(d.GetBreakGlass().GetReason(), maxText)
