@@ -94,7 +94,10 @@ func cleanByHand(ctx context.Context, printer *testlan.Host) error {
 			return err
 		}
 	}
-	return errors.Join(printer.Remove(printerFile), notRunning(printer, printerFile))
+	if err := printer.Remove(printerFile); err != nil {
+		return err
+	}
+	return until(ctx, "the payload is gone", func(context.Context) error { return notRunning(printer, printerFile) })
 }
 
 // released fails unless the printer's threat ended by a person after the time.

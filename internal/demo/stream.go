@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,22 +23,13 @@ const (
 	streamPatience = 3 * time.Second
 )
 
-// startEcho makes a host send back what comes in at one of its addresses, by
-// TCP and UDP, until the context ends.
-func startEcho(ctx context.Context, h *testlan.Host, at netip.Addr) error {
-	address := netip.AddrPortFrom(at, echoPort).String()
-	l, err := h.Listen(ctx, "tcp", address)
+// startEcho makes a host send back what comes in by TCP, until the context ends.
+func startEcho(ctx context.Context, h *testlan.Host) error {
+	l, err := h.Listen(ctx, "tcp", fmt.Sprintf(":%d", echoPort))
 	if err != nil {
 		return err
 	}
-	c, err := h.ListenPacket(ctx, "udp", address)
-	if err != nil {
-		return errors.Join(err, l.Close())
-	}
-	context.AfterFunc(ctx, func() {
-		l.Close()
-		c.Close()
-	})
+	context.AfterFunc(ctx, func() { l.Close() })
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -52,18 +42,6 @@ func startEcho(ctx context.Context, h *testlan.Host, at netip.Addr) error {
 				defer stop()
 				_, _ = io.Copy(conn, conn) // the other side's end is the end
 			}()
-		}
-	}()
-	go func() {
-		buf := make([]byte, 64)
-		for {
-			n, from, err := c.ReadFrom(buf)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				_, _ = c.WriteTo(buf[:n], from) // a lost answer is what is measured
-			}
 		}
 	}()
 	return nil
