@@ -15,6 +15,7 @@ import (
 	"github.com/cordon-security/cordon/internal/guard"
 	"github.com/cordon-security/cordon/internal/pki"
 	"github.com/cordon-security/cordon/mitigator/intake"
+	"github.com/cordon-security/cordon/mitigator/store"
 	"github.com/cordon-security/cordon/mitigator/threat"
 )
 
@@ -33,6 +34,8 @@ type Config struct {
 
 	// Policy is what is decided beforehand.
 	Policy threat.Policy `yaml:"policy" doc:"what is decided beforehand"`
+	// Retention is how long what has ended is kept.
+	Retention store.Retention `yaml:"retention" doc:"how long what has ended is kept"`
 	// Protected is what is never cut off, wherever it is.
 	Protected ProtectedConfig `yaml:"protected" doc:"what is never cut off, on any device"`
 	// Cap limits how many may be cut off in the whole fleet.
@@ -84,7 +87,7 @@ func DefaultConfig() Config {
 		Agents:   ListenConfig{Listen: "[::]:7443"},
 		Admin:    ListenConfig{Listen: "[::]:8443"},
 		Config:   intake.Config{Filters: intake.FilterConfig{MaxAge: 24 * time.Hour}},
-		Policy:   threat.DefaultPolicy(),
+		Policy:   threat.DefaultPolicy(), Retention: store.DefaultRetention(),
 		Cap:      CapConfig{MaxAtOnce: 64, MaxNew: 16, Window: time.Hour},
 		Devices:  []DeviceConfig{{Name: "built-in", Socket: "/run/cordon/enforcer.sock"}},
 	}
@@ -107,7 +110,7 @@ func (c *Config) Validate() error {
 			errs = append(errs, config.Invalid(key+".address", "must be HOST:PORT: %w", err))
 		}
 	}
-	errs = append(errs, c.Config.Validate(), c.Policy.Validate(), c.validateGuard(), c.validateDevices())
+	errs = append(errs, c.Config.Validate(), c.Policy.Validate(), c.Retention.Validate(), c.validateGuard(), c.validateDevices())
 	return errors.Join(errs...)
 }
 

@@ -14,7 +14,7 @@ const page = "../docs/mitigator.md"
 // intake stand on a page of their own.
 func TestDocsNameEveryKey(t *testing.T) {
 	var pages string
-	for _, path := range []string{page, "../docs/data-sources.md"} {
+	for _, path := range []string{page, "../docs/data-sources.md", "../docs/store.md"} {
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

@@ -125,7 +125,7 @@ func (m *Mitigator) open(ctx context.Context, o Options) error {
 // openLifecycle makes the life cycle and all that it speaks to.
 func (m *Mitigator) openLifecycle(rules lifecycle.Guard, ca *pki.CA) (err error) {
 	m.engine, err = lifecycle.New(lifecycle.Options{
-		Store: m.store, Policy: m.config.Policy, Guard: rules, Log: m.log,
+		Store: m.store, Policy: m.config.Policy, Guard: rules, Retention: m.config.Retention, Log: m.log,
 		WakeAgent:   func(id string) { m.fleet.Wake(id) },
 		WakeDevices: m.wakeDevices,
 	})
