@@ -88,8 +88,8 @@ func DefaultConfig() Config {
 		Admin:    ListenConfig{Listen: "[::]:8443"},
 		Config:   intake.Config{Filters: intake.FilterConfig{MaxAge: 24 * time.Hour}},
 		Policy:   threat.DefaultPolicy(), Retention: store.DefaultRetention(),
-		Cap:      CapConfig{MaxAtOnce: 64, MaxNew: 16, Window: time.Hour},
-		Devices:  []DeviceConfig{{Name: "built-in", Socket: "/run/cordon/enforcer.sock"}},
+		Cap:     CapConfig{MaxAtOnce: 64, MaxNew: 16, Window: time.Hour},
+		Devices: []DeviceConfig{{Name: "built-in", Socket: "/run/cordon/enforcer.sock"}},
 	}
 }
 
