@@ -158,6 +158,7 @@ func story() *api {
 			{Id: 1, Hostname: "alice", Macs: []string{"02:00:00:00:00:0a"}, Addresses: []string{"10.47.8.150", "fd00::a"}, AgentId: "agent-1", AgentConnected: true, LastSeen: at(0)},
 			{Id: 2, Hostname: "bob", Macs: []string{"02:00:00:00:00:0b"}, Addresses: []string{"10.47.8.151"}, AgentId: "agent-2", LastSeen: at(0), QuarantineId: "q-5f1c"},
 			{Id: 3, Hostname: "printer", Macs: []string{"02:00:00:00:00:20"}, Addresses: []string{"10.47.8.20"}, LastSeen: at(0)},
+			{Id: 4, Addresses: []string{"10.47.8.77"}, LastSeen: at(0)}, {Id: 5, LastSeen: at(0)},
 		},
 		quarantines: []*wirev1.QuarantineInfo{cut.GetQuarantine(), {Id: "q-0001", EndpointName: "carol", Access: "none", Reason: "worm", Actor: "admin:ann",
 			CreatedAt: at(-time.Hour), EndedAt: at(-time.Minute), EndedBy: "admin:ann", Confirmation: "reinstalled", State: "ended"}},

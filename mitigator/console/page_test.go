@@ -111,7 +111,7 @@ func TestPagesSay(t *testing.T) {
 		"/threats/8":    {"the agent did not answer in time", "in force", "19 ms after the order", "limited access", "note follows the endpoint to 10.47.8.152", "by device enforcer"},
 		"/threats/9":    {"Waits for a person to decide: the endpoint is a victim", "the endpoint has no agent"},
 		"/events":       {"GPL ICMP PING", "kept", "threat 9", "198.51.100.7:26078 → 10.47.8.20:22"},
-		"/endpoints":    {"alice", "fd00::a", "agent connected", "agent away", "no agent", "q-5f1c"},
+		"/endpoints":    {"alice", "fd00::a", "agent connected", "agent away", "no agent", "q-5f1c", "4 10.47.8.77 –", "5 endpoint 5"},
 		"/quarantines":  {"bob", "in force", "by policy", "released by a person"},
 		"/?show=open":   {"Threat event log", "printer", "bob"},
 		"/threats/4711": {"There is nothing at this address."},

@@ -189,7 +189,7 @@ func (c *Console) eventViews(events []*wirev1.Event) []eventView {
 		views = append(views, eventView{
 			ID: e.GetId(), Source: clean(e.GetSource(), maxName), Signature: named(e.GetSignature(), maxText, "unnamed event"),
 			Category: clean(e.GetCategory(), maxText), Severity: severityBadge(e.GetSeverity()),
-			Disposition: dispositionBadge(e.GetDisposition()), Protocol: clean(e.GetProtocol(), 16),
+			Disposition: dispositionBadge(e.GetDisposition()), Protocol: strings.ToUpper(clean(e.GetProtocol(), 16)),
 			Src: clean(e.GetSrc(), maxName), Dst: clean(e.GetDst(), maxName),
 			At: c.moment(e.GetAt()), Received: c.moment(e.GetReceivedAt()), ThreatID: e.GetThreatId(),
 			Record: layout(e.GetRaw(), &budget),
@@ -212,6 +212,9 @@ func (c *Console) endpointRow(e *wirev1.Endpoint) endpointRow {
 	r := endpointRow{
 		ID: e.GetId(), Name: endpointName(e.GetHostname(), e.GetId()), MACs: list(e.GetMacs()), Addresses: list(e.GetAddresses()),
 		First: c.moment(e.GetFirstSeen()), Last: c.moment(e.GetLastSeen()), Quarantine: clean(e.GetQuarantineId(), maxName),
+	}
+	if e.GetHostname() == "" && len(e.GetAddresses()) > 0 {
+		r.Name = endpointName(e.GetAddresses()[0], e.GetId())
 	}
 	switch {
 	case e.GetAgentId() == "":
