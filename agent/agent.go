@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,6 +47,7 @@ type Agent struct {
 	journal   *journal.Journal
 	cleaner   *clean.Cleaner
 	units     clean.Units
+	link      atomic.Pointer[link.Link]
 }
 
 // New opens the best observer and the state directory. Close the agent when Run
@@ -165,6 +167,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
+	a.link.Store(l)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.Observe(ctx) })
 	group.Go(func() error { return l.Run(ctx) })

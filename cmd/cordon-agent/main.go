@@ -84,8 +84,13 @@ func (*runCommand) Run(c *commands) error {
 		if err != nil {
 			return err
 		}
-		service.From(ctx).Status("observing by %s", a.Observer())
-		return a.Run(ctx, ready)
+		unit := service.From(ctx)
+		unit.Watch(a.Healthy)
+		unit.Status("%s", a.Summary())
+		return a.Run(ctx, func() {
+			ready()
+			go unit.KeepStatus(ctx, a.Summary)
+		})
 	})
 	return exitCode(code)
 }

@@ -109,8 +109,11 @@ func serve(ctx context.Context, cfg Config, d *device.Device, next func() (nft.C
 	defer cancel()
 	wait.Go(func() { _ = d.Run(ctx) })
 	go watch(ctx, next, d, log)
-	service.From(ctx).Watch(d.Healthy)
+	unit := service.From(ctx)
+	unit.Watch(d.Healthy)
+	unit.Status("%s", d.Summary())
 	ready()
+	wait.Go(func() { unit.KeepStatus(ctx, d.Summary) })
 	return device.Serve(ctx, l, device.NewService(d))
 }
 

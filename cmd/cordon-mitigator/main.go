@@ -78,8 +78,11 @@ func (*runCommand) Run(c *commands) error {
 		defer func() { err = errors.Join(err, m.Close()) }()
 		unit := service.From(ctx)
 		unit.Watch(m.Healthy)
-		unit.Status("%s mode, %d sources, %d devices", cfg.Policy.Mode, len(cfg.Sources), len(cfg.Devices))
-		return m.Run(ctx, ready)
+		unit.Status("%s", m.Summary())
+		return m.Run(ctx, func() {
+			ready()
+			go unit.KeepStatus(ctx, m.Summary)
+		})
 	})
 	return exitCode(code)
 }
