@@ -68,14 +68,14 @@ var ErrNotDurable = errors.New("the order will not survive a reboot, because the
 // Set makes the order stand. With ErrNotDurable it stands until the next
 // reboot; with another error it could be written nowhere.
 func (m Marker) Set(o Order) error {
-	err := write(m.StateDir, o)
+	err := m.write(m.StateDir, o)
 	if m.RunDir == "" {
 		if err != nil {
 			return fmt.Errorf("write the break-glass marker: %w", err)
 		}
 		return nil
 	}
-	runErr := write(m.RunDir, o)
+	runErr := m.write(m.RunDir, o)
 	switch {
 	case err == nil:
 		return nil
@@ -87,7 +87,7 @@ func (m Marker) Set(o Order) error {
 
 // write creates the marker and makes it durable. On a full disk the file may
 // stand without its content, which is enough.
-func write(dir string, o Order) error {
+func (m Marker) write(dir string, o Order) error {
 	b, err := json.Marshal(o)
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func write(dir string, o Order) error {
 	if err != nil {
 		return err
 	}
-	giveToOwner(f, dir)
+	m.giveToDevice(f)
 	_, writeErr := f.Write(append(b, '\n'))
 	syncErr := f.Sync()
 	closeErr := f.Close()
@@ -109,10 +109,11 @@ func write(dir string, o Order) error {
 	return errors.Join(closeErr, syncDir(dir))
 }
 
-// giveToOwner lets the device, which has a user of its own, read and go on with
-// what root wrote in its directory. It is a courtesy: nothing depends on it.
-func giveToOwner(f *os.File, dir string) {
-	info, err := os.Stat(dir)
+// giveToDevice lets the device, which has a user of its own, read and remove what
+// root wrote: the run directory is sticky, so it may remove there only what is
+// its own. The order stands without it; only the device could not end it.
+func (m Marker) giveToDevice(f *os.File) {
+	info, err := os.Stat(m.StateDir)
 	if err != nil || os.Geteuid() != 0 {
 		return
 	}
@@ -162,7 +163,7 @@ func (m Marker) Log(event string, o Order, at time.Time, detail string) error {
 	if err != nil {
 		return fmt.Errorf("break-glass log: %w", err)
 	}
-	giveToOwner(f, m.StateDir)
+	m.giveToDevice(f)
 	_, err = f.Write(append(line, '\n'))
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("break-glass log: %w", err)
