@@ -19,8 +19,6 @@ func TestEveryKeyIsInTheDocs(t *testing.T) {
 		Retention store.Retention `yaml:"retention" doc:"how long what has ended is kept"`
 	}{store.DefaultRetention()}
 	for _, missing := range config.MissingInDocs(string(page), block) {
-		if missing != "retention: not in the docs page" {
-			t.Error(missing)
-		}
+		t.Error(missing)
 	}
 }

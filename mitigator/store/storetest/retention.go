@@ -185,6 +185,36 @@ func pruneThreats(t *testing.T, open func() store.Store) {
 		}
 		return nil
 	})
+	// One quarantine stood for two threats, of which one ended of late.
+	var first, joined, follower threat.Threat
+	update(t, s, func(tx store.Tx) error {
+		e, err := addEndpoint(tx, 90)
+		if err != nil {
+			return err
+		}
+		if first, err = addThreat(tx, e.ID, "first", old, "q-shared"); err != nil {
+			return err
+		}
+		if _, err := addThreat(tx, e.ID, "second", recent, "q-shared"); err != nil {
+			return err
+		}
+		q := quarantine("q-shared", e.ID, threat.QuarantineEnded)
+		q.ThreatID, q.EndedAt = first.ID, old
+		if err := tx.AddQuarantine(q); err != nil {
+			return err
+		}
+		// One that was joined with another is still being lifted; the device's word
+		// goes to its threat. And one stands for a threat that did not begin it.
+		if joined, err = addThreat(tx, e.ID, "joined", old, ""); err != nil {
+			return err
+		}
+		if follower, err = addThreat(tx, e.ID, "follower", old, "q-live"); err != nil {
+			return err
+		}
+		lifting, live := quarantine("q-lifting", e.ID, threat.QuarantineReleasing), quarantine("q-live", e.ID, threat.QuarantineHeld)
+		lifting.ThreatID, lifting.EndedAt = joined.ID, old
+		return errors.Join(tx.AddQuarantine(lifting), tx.AddQuarantine(live))
+	})
 	epoch := epochOf(t, s)
 	p := prune(t, s, store.Cutoffs{Threats: cutoff})
 	if p.Threats != 2 || p.Quarantines != 2 {
@@ -210,6 +240,13 @@ func pruneThreats(t *testing.T, open func() store.Store) {
 			if err := errors.Join(terr, kerr); err != nil {
 				t.Error(err)
 			}
+		}
+		_, err := v.Threat(first.ID)
+		_, err2 := v.Threat(joined.ID)
+		_, err3 := v.Threat(follower.ID)
+		_, err4 := v.Quarantine("q-shared")
+		if err := errors.Join(err, err2, err3, err4); err != nil {
+			t.Errorf("what a threat that is kept refers to: %v", err)
 		}
 		// The orders' contract: whoever may have missed a removal gets a snapshot.
 		const head = 600
