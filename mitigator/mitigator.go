@@ -20,6 +20,7 @@ import (
 	"github.com/cordon-security/cordon/mitigator/api"
 	"github.com/cordon-security/cordon/mitigator/console"
 	"github.com/cordon-security/cordon/mitigator/device"
+	"github.com/cordon-security/cordon/mitigator/event"
 	"github.com/cordon-security/cordon/mitigator/fleet"
 	"github.com/cordon-security/cordon/mitigator/intake"
 	"github.com/cordon-security/cordon/mitigator/intake/suricata"
@@ -126,6 +127,7 @@ func (m *Mitigator) open(ctx context.Context, o Options) error {
 func (m *Mitigator) openLifecycle(rules lifecycle.Guard, ca *pki.CA) (err error) {
 	m.engine, err = lifecycle.New(lifecycle.Options{
 		Store: m.store, Policy: m.config.Policy, Guard: rules, Retention: m.config.Retention, Log: m.log,
+		Home:        event.HomeNetworks{Include: m.config.HomeNetworks.Include, Exclude: m.config.HomeNetworks.Exclude},
 		WakeAgent:   func(id string) { m.fleet.Wake(id) },
 		WakeDevices: m.wakeDevices,
 	})

@@ -439,6 +439,23 @@ func TestEmptyConfiguration(t *testing.T) {
 	}
 }
 
+// TestUplinkIsNoEndpoint holds that a neighbour outside the home networks, as
+// the provider's router, is not listed as an endpoint.
+func TestUplinkIsNoEndpoint(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, testConfig(dir))
+	r.binding(t, "198.51.100.1", endpoint.MAC{2, 0, 0, 0, 0, 1})
+	r.binding(t, "fe80::1", endpoint.MAC{2, 0, 0, 0, 0, 1})
+	r.binding(t, "fe80::9", printer)
+	r.binding(t, "10.9.0.20", printer)
+	got, err := r.client.ListEndpoints(t.Context(), connect.NewRequest(&wirev1.ListEndpointsRequest{}))
+	if err != nil || len(got.Msg.GetEndpoints()) != 1 || len(got.Msg.GetEndpoints()[0].GetAddresses()) != 2 {
+		t.Errorf("endpoints %v, %v", got, err)
+	}
+	_, err = r.client.QuarantineEndpoint(t.Context(), connect.NewRequest(&wirev1.QuarantineEndpointRequest{Endpoint: "198.51.100.1", Reason: "x"}))
+	wantCode(t, "quarantine of the uplink by its address", err, connect.CodeNotFound, "known")
+}
+
 // TestOneProcessOnly holds that a second mitigator does not work in the first
 // one's state directory.
 func TestOneProcessOnly(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/cordon-security/cordon/mitigator/endpoint"
+	"github.com/cordon-security/cordon/mitigator/event"
 	"github.com/cordon-security/cordon/mitigator/store"
 	"github.com/cordon-security/cordon/mitigator/threat"
 )
@@ -39,6 +40,9 @@ type Options struct {
 	Store  store.Store
 	Policy threat.Policy
 	Guard  Guard
+	// Home says whose machines become endpoints when a device sees them; its zero
+	// value takes all.
+	Home event.HomeNetworks
 	// Retention is how long what has ended is kept; its zero value keeps all.
 	Retention store.Retention
 	// WakeAgent is told that an agent has a task waiting, or one called back. It
@@ -56,6 +60,7 @@ type Engine struct {
 	store       store.Store
 	policy      threat.Policy
 	guard       Guard
+	home        event.HomeNetworks
 	retention   store.Retention
 	wakeAgent   func(string)
 	wakeDevices func()
@@ -86,7 +91,7 @@ func New(o Options) (*Engine, error) {
 		o.Now = time.Now
 	}
 	return &Engine{
-		store: o.Store, policy: o.Policy, guard: o.Guard, wakeAgent: o.WakeAgent, wakeDevices: o.WakeDevices,
+		store: o.Store, policy: o.Policy, guard: o.Guard, home: o.Home, wakeAgent: o.WakeAgent, wakeDevices: o.WakeDevices,
 		now: o.Now, log: o.Log, kick: make(chan struct{}, 1), backlog: newBacklog(), retention: o.Retention,
 	}, nil
 }

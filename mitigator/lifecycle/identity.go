@@ -157,6 +157,9 @@ func (e *Engine) deviceBinding(j *job, b seen) error {
 	}
 	if _, ok, err := j.tx.EndpointByMAC(b.MAC); err != nil {
 		return err
+	} else if !ok && !e.isOurs(b.Addr) {
+		// A neighbour on the other side, as the provider's router, is no endpoint.
+		return j.tx.OpenBinding(b.Binding)
 	} else if !ok {
 		ep := endpoint.Endpoint{MACs: []endpoint.MAC{b.MAC}, FirstSeen: b.From, LastSeen: b.LastSeen}
 		if err := j.tx.AddEndpoint(&ep); err != nil {
@@ -164,6 +167,12 @@ func (e *Engine) deviceBinding(j *job, b seen) error {
 		}
 	}
 	return e.bind(j, b)
+}
+
+// isOurs reports whether the address is one of our endpoints'. Where nobody said
+// which networks are ours, all are.
+func (e *Engine) isOurs(a netip.Addr) bool {
+	return len(e.home.Include) == 0 || e.home.Contains(a)
 }
 
 // bind opens a binding and gives threats that waited for it their endpoint.
