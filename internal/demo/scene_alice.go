@@ -69,16 +69,8 @@ func (s *stage) cleanAlice(ctx context.Context) error {
 		changedOnly(before, after, aliceFile, aliceUnitAt, aliceLinkAt, aliceCrontab))
 	s.log.check("alice", fmt.Sprintf("all %d other processes run on, her own service among them", len(others)),
 		errors.Join(undisturbed(alice, others), active(ctx, alice, aliceOwnUnit)))
-	s.log.check("alice", "still reaches everybody", reaches(ctx, alice, theInternet, bobsOrNone(s), thePrinter, theMachine))
+	s.log.check("alice", "still reaches everybody", reaches(ctx, alice, theInternet, bobsHost, thePrinter, theMachine))
 	return nil
-}
-
-// bobsOrNone is bob, unless he is cut off already.
-func bobsOrNone(s *stage) place {
-	if s.played["b"] {
-		return place{}
-	}
-	return bobsHost
 }
 
 // tellCleanup prints what the timeline of a cleaned threat says about times;
