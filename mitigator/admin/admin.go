@@ -91,21 +91,6 @@ func (a *Admins) Authenticate(token string) (name string, ok bool) {
 	return name, ok
 }
 
-// Current reports whether there is still an administrator of that name.
-func (a *Admins) Current(name string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.refresh(); err != nil {
-		return false
-	}
-	for _, n := range a.byHash {
-		if n == name {
-			return true
-		}
-	}
-	return false
-}
-
 func secretOf(token string) (pki.Secret, error) {
 	token = strings.TrimSpace(token)
 	if !strings.Contains(token, "-") {
