@@ -13,8 +13,11 @@ import (
 const (
 	// pruneRows bounds one transaction of retention, and prunePause leaves the store
 	// to others between two: containment never waits for more than one.
-	pruneRows  = 250
+	pruneRows  = 100
 	prunePause = 10 * time.Millisecond
+	// behindAfter is how long removing may take with pauses: what takes longer is
+	// a flood, which must not come in faster than it goes.
+	behindAfter = time.Minute
 	// eventsEvery is how often events are looked at, which come by the million;
 	// everything every allEvery.
 	eventsEvery = time.Minute
@@ -103,6 +106,7 @@ func (e *Engine) countEndpoints(ctx context.Context) (n int, err error) {
 // prune removes in many small transactions.
 func (e *Engine) prune(ctx context.Context, c store.Cutoffs) error {
 	var total store.Pruned
+	pause, began := prunePause, time.Now()
 	for {
 		var p store.Pruned
 		err := e.store.Update(ctx, func(tx store.Tx) (err error) {
@@ -122,10 +126,13 @@ func (e *Engine) prune(ctx context.Context, c store.Cutoffs) error {
 			break
 		}
 		c.From = p.Next
+		if time.Since(began) > behindAfter {
+			pause = 0
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(prunePause):
+		case <-time.After(pause):
 		}
 	}
 	if total.Events+total.Threats+total.Quarantines+total.Endpoints+total.Bindings > 0 {
