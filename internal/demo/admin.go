@@ -151,7 +151,8 @@ func (a administrator) lastThreat(ctx context.Context) (int64, error) {
 	return last, err
 }
 
-// connected waits until the agents of so many hosts are connected.
+// connected waits until the agents of the hosts are connected, and their
+// endpoints known.
 func (a administrator) connected(ctx context.Context, hosts ...string) error {
 	return until(ctx, fmt.Sprintf("the agents of %v are connected", hosts), func(ctx context.Context) error {
 		var list wirev1.ListAgentsResponse
@@ -159,7 +160,9 @@ func (a administrator) connected(ctx context.Context, hosts ...string) error {
 			return err
 		}
 		for _, h := range hosts {
-			if !slices.ContainsFunc(list.GetAgents(), func(g *wirev1.Agent) bool { return g.GetHostname() == h && g.GetConnected() }) {
+			if !slices.ContainsFunc(list.GetAgents(), func(g *wirev1.Agent) bool {
+				return g.GetHostname() == h && g.GetConnected() && g.GetEndpointId() != 0
+			}) {
 				return fmt.Errorf("the agent of %s is not among the connected of %d", h, len(list.GetAgents()))
 			}
 		}

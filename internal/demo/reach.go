@@ -34,8 +34,8 @@ var (
 	theMachine  = place{"the mitigator", []netip.Addr{testlan.ApplianceIPv4, testlan.ApplianceIPv6}}
 )
 
-// names lists places for a sentence.
-func names(places []place) string {
+// list names places in a sentence.
+func list(places []place) string {
 	var out []string
 	for _, p := range places {
 		out = append(out, p.name)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cordon-security/cordon/internal/testlan"
@@ -75,22 +76,41 @@ func (s *stage) bobIsCutOff(ctx context.Context, addresses ...netip.Addr) error 
 	if !s.played["c"] || s.played["d"] {
 		others = append(others, thePrinter)
 	}
-	s.log.check("bob", "reaches neither "+names(others)+", by IPv4 and IPv6", errors.Join(cutOffFrom(ctx, bob, others...), readsNothing(ctx, bob)))
+	s.log.check("bob", "reaches neither "+list(others)+", by IPv4 and IPv6", errors.Join(cutOffFrom(ctx, bob, others...), readsNothing(ctx, bob)))
 	s.log.check("alice", "does not reach bob", cutOffFrom(ctx, s.lan.Alice, place{"bob", addresses}))
 	s.log.check("bob", "the mitigator stays in reach, his agent connected", errors.Join(reaches(ctx, bob, theMachine), agentsPort(ctx, bob), s.admin.connected(ctx, "bob")))
-	s.log.check("bob", "the quarantine holds his MAC, IPv4 and IPv6 addresses, in force", s.holds(ctx, bob, addresses...))
+	s.log.check("bob", "the quarantine is in force: the kernel's sets have his MAC, IPv4 and IPv6 addresses", s.holds(ctx, bob, addresses...))
 	s.log.check("alice", "notices nothing", errors.Join(s.alices.flows(), reaches(ctx, s.lan.Alice, theInternet, theMachine)))
 	return nil
 }
 
-// holds fails unless the quarantine of a host's MAC is in force, and the
-// mitigator knows the addresses as its.
+// holds fails unless the quarantine of a host's MAC is in force, the mitigator
+// knows the addresses as its, and the kernel's rules name MAC and addresses.
 func (s *stage) holds(ctx context.Context, h *testlan.Host, addresses ...netip.Addr) error {
 	mac, err := h.MAC(testlan.Port)
 	if err != nil {
 		return err
 	}
 	if _, err := s.admin.inForce(ctx, mac.String()); err != nil {
+		return err
+	}
+	err = until(ctx, "the rules name the endpoint", func(ctx context.Context) error {
+		rules, err := s.lan.Appliance.Run(ctx, "nft", "list", "ruleset")
+		if err != nil {
+			return err
+		}
+		wanted := []string{mac.String()}
+		for _, a := range addresses {
+			wanted = append(wanted, a.String())
+		}
+		for _, w := range wanted {
+			if !names(rules, w) {
+				return fmt.Errorf("%s is in no set of the kernel", w)
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	return until(ctx, "the addresses are known", func(ctx context.Context) error {
@@ -109,6 +129,12 @@ func (s *stage) holds(ctx context.Context, h *testlan.Host, addresses ...netip.A
 		}
 		return nil
 	})
+}
+
+// names reports whether the kernel's rules, as nft(8) prints them, have an
+// address as an element.
+func names(rules, address string) bool {
+	return slices.Contains(strings.FieldsFunc(rules, func(r rune) bool { return strings.ContainsRune(" \t\n,{}", r) }), address)
 }
 
 // reasons are what the agent says about the threat's last task.

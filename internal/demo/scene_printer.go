@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/cordon-security/cordon/internal/testlan"
@@ -46,7 +47,7 @@ func (s *stage) cutPrinterOff(ctx context.Context) error {
 	s.log.check("internet", "the C2 hears nothing from the printer any more", s.unheard(ctx, testlan.PrinterIPv4, time.Now()))
 	s.log.check("printer", "reaches neither the internet nor alice, by IPv4 and IPv6", errors.Join(cutOffFrom(ctx, printer, theInternet, theC2, alicesHost), readsNothing(ctx, printer)))
 	s.log.check("printer", "the mitigator stays in reach", reaches(ctx, printer, theMachine))
-	s.log.check("printer", "the quarantine holds its MAC, IPv4 and IPv6 addresses, in force", s.holds(ctx, printer, testlan.PrinterIPv4, testlan.PrinterIPv6))
+	s.log.check("printer", "the quarantine is in force: the kernel's sets have its MAC, IPv4 and IPv6 addresses", s.holds(ctx, printer, testlan.PrinterIPv4, testlan.PrinterIPv6))
 	return nil
 }
 
@@ -79,8 +80,30 @@ func (s *stage) releasePrinter(ctx context.Context) error {
 			_, err := printer.Ping(ctx, testlan.WebIPv4, cutOff)
 			return err
 		}), reaches(ctx, printer, theInternet, alicesHost, theMachine), reads(ctx, printer)))
+	s.log.check("appliance", "the kernel's sets have nothing of the printer any more", s.forgotten(ctx, printer, testlan.PrinterIPv4, testlan.PrinterIPv6))
 	s.log.check("appliance", "the threat is released, with who confirmed it and why", s.released(ctx, at))
 	return nil
+}
+
+// forgotten fails while the kernel's rules name a host's MAC or an address.
+func (s *stage) forgotten(ctx context.Context, h *testlan.Host, addresses ...netip.Addr) error {
+	mac, err := h.MAC(testlan.Port)
+	if err != nil {
+		return err
+	}
+	unwanted := []string{mac.String()}
+	for _, a := range addresses {
+		unwanted = append(unwanted, a.String())
+	}
+	return until(ctx, "the rules are as before", func(ctx context.Context) error {
+		rules, err := s.lan.Appliance.Run(ctx, "nft", "list", "ruleset")
+		for _, u := range unwanted {
+			if err == nil && names(rules, u) {
+				err = fmt.Errorf("%s is still in a set", u)
+			}
+		}
+		return err
+	})
 }
 
 // cleanByHand removes the printer's payload.
