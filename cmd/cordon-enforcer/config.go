@@ -92,29 +92,33 @@ func defaults() Config {
 	}
 }
 
-// Validate refuses what cannot work.
+// Validate refuses everything that cannot work, each with its key.
 func (c *Config) Validate() error {
 	var errs []error
 	if c.Name == "" {
-		errs = append(errs, errors.New("name must not be empty"))
+		errs = append(errs, config.Invalid("name", "must not be empty"))
 	}
 	for key, path := range map[string]string{"state_dir": c.StateDir, "socket": c.Socket} {
 		if !filepath.IsAbs(path) {
-			errs = append(errs, fmt.Errorf("%s must be an absolute path, not %q", key, path))
+			errs = append(errs, config.Invalid(key, "must be an absolute path, not %q", path))
 		}
 	}
-	if _, err := guard.New(c.protected(), c.limit()); err != nil {
-		errs = append(errs, err)
+	if _, err := guard.New(c.protected(), guard.Cap{}); err != nil {
+		errs = append(errs, config.Invalid("protected", "%w", err))
+	}
+	if _, err := guard.New(nil, c.limit()); err != nil {
+		errs = append(errs, config.Invalid("cap", "%w", err))
 	}
 	for i, a := range c.Allow {
+		key := fmt.Sprintf("allow[%d]", i)
 		if !netip.Prefix(a.Prefix).IsValid() {
-			errs = append(errs, fmt.Errorf("allow[%d] needs a prefix", i))
+			errs = append(errs, config.Invalid(key+".prefix", "is missing"))
 		}
 		if _, ok := protocols[a.Protocol]; !ok {
-			errs = append(errs, fmt.Errorf("allow[%d]: protocol must be tcp, udp or empty, not %q", i, a.Protocol))
+			errs = append(errs, config.Invalid(key+".protocol", "must be tcp, udp or empty, not %q", a.Protocol))
 		}
 		if a.Port != 0 && a.Protocol == "" {
-			errs = append(errs, fmt.Errorf("allow[%d]: a port needs a protocol, tcp or udp", i))
+			errs = append(errs, config.Invalid(key+".port", "needs a protocol, tcp or udp"))
 		}
 	}
 	return errors.Join(errs...)

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"time"
 
+	"github.com/cordon-security/cordon/internal/config"
 	"github.com/cordon-security/cordon/mitigator/event"
 )
 
@@ -75,57 +75,57 @@ type ExceptionConfig struct {
 	Comment string `yaml:"comment" doc:"why; shown with every event that it matches"`
 }
 
-// Validate reports everything that is wrong, each with what to do.
+// Validate reports everything that is wrong, each with its key and what to do.
 func (c Config) Validate() error {
 	var errs []error
 	// One without sources has nothing to decide about.
 	if len(c.HomeNetworks.Include) == 0 && len(c.Sources) > 0 {
-		errs = append(errs, errors.New("home_networks.include is empty: without it no endpoint is ours; name the LAN's prefixes"))
+		errs = append(errs, config.Invalid("home_networks.include", "is empty: without it no endpoint is ours; name the LAN's prefixes"))
 	}
-	for _, p := range slices.Concat(c.HomeNetworks.Include, c.HomeNetworks.Exclude) {
-		errs = append(errs, checkPrefix(p, "home_networks"))
-	}
+	errs = append(errs, checkPrefixes(c.HomeNetworks.Include, "home_networks.include"), checkPrefixes(c.HomeNetworks.Exclude, "home_networks.exclude"))
 	names := map[string]bool{}
 	for i, s := range c.Sources {
 		if names[s.Name] {
-			errs = append(errs, fmt.Errorf("sources[%d]: the name %q is taken by another source", i, s.Name))
+			errs = append(errs, config.Invalid(fmt.Sprintf("sources[%d].name", i), "%q is taken by another source", s.Name))
 		}
 		names[s.Name] = true
-		errs = append(errs, s.validate(i))
+		errs = append(errs, s.validate(fmt.Sprintf("sources[%d]", i)))
 	}
 	if c.Filters.MaxAge < 0 {
-		errs = append(errs, errors.New("filters.max_age must not be negative"))
+		errs = append(errs, config.Invalid("filters.max_age", "must not be negative"))
 	}
 	for i, x := range c.Exceptions {
+		key := fmt.Sprintf("exceptions[%d]", i)
 		if x.Signature == 0 && len(x.Addresses) == 0 {
-			errs = append(errs, fmt.Errorf("exceptions[%d]: names neither signature nor addresses and would except everything", i))
+			errs = append(errs, config.Invalid(key, "names neither signature nor addresses and would except everything"))
 		}
-		for _, p := range x.Addresses {
-			errs = append(errs, checkPrefix(p, fmt.Sprintf("exceptions[%d].addresses", i)))
-		}
+		errs = append(errs, checkPrefixes(x.Addresses, key+".addresses"))
 	}
 	return errors.Join(errs...)
 }
 
-func (s SourceConfig) validate(i int) error {
+func (s SourceConfig) validate(key string) error {
 	switch {
 	case s.Name == "":
-		return fmt.Errorf("sources[%d]: name is missing", i)
+		return config.Invalid(key+".name", "is missing")
 	case s.Kind != KindSuricataFile && s.Kind != KindSuricataSocket:
-		return fmt.Errorf("sources[%d] (%s): kind %q: use %s or %s", i, s.Name, s.Kind, KindSuricataFile, KindSuricataSocket)
+		return config.Invalid(key+".kind", "%q is not known: use %s or %s", s.Kind, KindSuricataFile, KindSuricataSocket)
 	case !filepath.IsAbs(s.Path):
-		return fmt.Errorf("sources[%d] (%s): path %q must be absolute", i, s.Name, s.Path)
+		return config.Invalid(key+".path", "%q must be absolute", s.Path)
 	case s.Datagram && s.Kind != KindSuricataSocket:
-		return fmt.Errorf("sources[%d] (%s): datagram is for %s only", i, s.Name, KindSuricataSocket)
+		return config.Invalid(key+".datagram", "is for %s only", KindSuricataSocket)
 	}
 	return nil
 }
 
-// checkPrefix refuses a prefix with bits below its mask: it is a typing error
+// checkPrefixes refuses a prefix with bits below its mask: it is a typing error
 // more often than not.
-func checkPrefix(p netip.Prefix, where string) error {
-	if p.IsValid() && p != p.Masked() {
-		return fmt.Errorf("%s: %s has bits below its mask; did you mean %s?", where, p, p.Masked())
+func checkPrefixes(prefixes []netip.Prefix, key string) error {
+	var errs []error
+	for i, p := range prefixes {
+		if p.IsValid() && p != p.Masked() {
+			errs = append(errs, config.Invalid(fmt.Sprintf("%s[%d]", key, i), "%s has bits below its mask; did you mean %s?", p, p.Masked()))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -194,11 +194,11 @@ func TestConfigFaults(t *testing.T) {
 			c.HomeNetworks.Include, c.Sources = nil, []SourceConfig{file}
 		}, "name the LAN's prefixes"},
 		"bits below":     {func(c *Config) { c.HomeNetworks.Exclude = []netip.Prefix{netip.MustParsePrefix("10.1.0.7/24")} }, "did you mean 10.1.0.0/24"},
-		"no name":        {func(c *Config) { c.Sources = []SourceConfig{{Kind: KindSuricataFile, Path: "/x"}} }, "name is missing"},
+		"no name":        {func(c *Config) { c.Sources = []SourceConfig{{Kind: KindSuricataFile, Path: "/x"}} }, "name: is missing"},
 		"same name":      {func(c *Config) { c.Sources = []SourceConfig{file, file} }, "taken by another"},
 		"unknown kind":   {func(c *Config) { c.Sources = []SourceConfig{{Name: "a", Kind: "snort", Path: "/x"}} }, "use suricata-file or suricata-socket"},
 		"relative":       {func(c *Config) { c.Sources = []SourceConfig{{Name: "a", Kind: KindSuricataFile, Path: "eve.json"}} }, "must be absolute"},
-		"file, datagram": {func(c *Config) { f := file; f.Datagram = true; c.Sources = []SourceConfig{f} }, "datagram is for"},
+		"file, datagram": {func(c *Config) { f := file; f.Datagram = true; c.Sources = []SourceConfig{f} }, "datagram: is for"},
 		"excepts all":    {func(c *Config) { c.Exceptions = []ExceptionConfig{{Comment: "x"}} }, "except everything"},
 	}
 	for name, tt := range tests {

@@ -1,10 +1,11 @@
 package threat
 
 import (
-	"fmt"
+	"errors"
 	"slices"
 	"time"
 
+	"github.com/cordon-security/cordon/internal/config"
 	"github.com/cordon-security/cordon/mitigator/event"
 )
 
@@ -53,28 +54,29 @@ func DefaultPolicy() Policy {
 	}
 }
 
-// Validate says what cannot be meant.
+// Validate says everything that cannot be meant, each with its key.
 func (p Policy) Validate() error {
+	var errs []error
 	if p.Mode != Observe && p.Mode != Enforce {
-		return fmt.Errorf("policy.mode %q: want observe or enforce", p.Mode)
+		errs = append(errs, config.Invalid("policy.mode", "%q is not known: use observe or enforce", p.Mode))
 	}
 	if p.Access != AccessLimited && p.Access != AccessNone {
-		return fmt.Errorf("policy.access %q: want limited or none", p.Access)
+		errs = append(errs, config.Invalid("policy.access", "%q is not known: use limited or none", p.Access))
 	}
 	for name, c := range map[string]Choice{"no_agent": p.NoAgent, "unresolved": p.Unresolved} {
 		if c != ChooseQuarantine && c != ChooseWait {
-			return fmt.Errorf("policy.%s %q: want quarantine or wait", name, c)
+			errs = append(errs, config.Invalid("policy."+name, "%q is not known: use quarantine or wait", c))
 		}
 	}
 	for name, d := range map[string]time.Duration{"assess_limit": p.AssessLimit, "clean_limit": p.CleanLimit, "hold": p.Hold} {
 		if d <= 0 {
-			return fmt.Errorf("policy.%s %v: want more than 0", name, d)
+			errs = append(errs, config.Invalid("policy."+name, "must be more than 0, not %v", d))
 		}
 	}
 	if p.Expire < 0 {
-		return fmt.Errorf("policy.expire %v: want 0 (until released) or more", p.Expire)
+		errs = append(errs, config.Invalid("policy.expire", "must be 0 (until released) or more, not %v", p.Expire))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (p Policy) containsFirst(s event.Severity) bool { return slices.Contains(p.ContainFirst, s) }
