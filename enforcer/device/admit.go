@@ -145,7 +145,7 @@ func (d *Device) left(now time.Time, out departure, err error) {
 	id := out.quarantine.ID
 	delete(d.waiting, id)
 	if err == nil {
-		d.hub.publish(statusEvent(goneStatus(id, d.opts.Method.Name(), out.how, now, "")))
+		d.hub.publish(statusEvent(d.gone(id, out.how, now, "")))
 		return
 	}
 	d.leaving[id] = leaving{phase: out.how, detail: err.Error(), members: out.members}

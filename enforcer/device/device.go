@@ -107,6 +107,10 @@ type Device struct {
 	localAt          time.Time
 	auditAt          time.Time
 	fault            string
+	// said counts what was said of quarantines; told is what stood when the device
+	// last spoke of itself as a whole.
+	said uint64
+	told told
 }
 
 // leaving is a quarantine that is no longer wanted and not yet read back as
@@ -285,6 +289,7 @@ func (d *Device) tend() {
 		}
 	}
 	d.store.Tend()
+	d.tell()
 	d.beat.Store(time.Now().UnixNano())
 }
 

@@ -271,6 +271,6 @@ func (d *Device) finishLeaving(now time.Time) {
 			continue
 		}
 		delete(d.leaving, id)
-		d.hub.publish(statusEvent(goneStatus(id, d.opts.Method.Name(), l.phase, now, "")))
+		d.hub.publish(statusEvent(d.gone(id, l.phase, now, "")))
 	}
 }

@@ -57,7 +57,7 @@ func (d *Device) suspend(now time.Time) error {
 	clear(d.unsettled)
 	if err == nil {
 		for id, l := range d.leaving {
-			d.hub.publish(statusEvent(goneStatus(id, d.opts.Method.Name(), l.phase, now, "")))
+			d.hub.publish(statusEvent(d.gone(id, l.phase, now, "")))
 			delete(d.leaving, id)
 		}
 	}

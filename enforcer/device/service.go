@@ -111,7 +111,7 @@ func (d *Device) response(a answer) *wirev1.ApplyResponse {
 	now := d.now()
 	for _, g := range a.gone {
 		if len(out.Statuses) < maxStatuses {
-			out.Statuses = append(out.Statuses, goneStatus(g.id, d.opts.Method.Name(), g.phase, now, g.detail))
+			out.Statuses = append(out.Statuses, d.gone(g.id, g.phase, now, g.detail))
 		}
 	}
 	for _, id := range a.touched {
@@ -131,7 +131,13 @@ func (s *Service) Status(context.Context, *connect.Request[wirev1.StatusRequest]
 }
 
 func (d *Device) state() *wirev1.StatusResponse {
-	now := d.now()
+	now, out := d.now(), d.whole()
+	d.store.Each(func(q *desired.Quarantine) { out.Statuses = append(out.Statuses, d.status(now, q)) })
+	return out
+}
+
+// whole is the state of the device itself, without that of each quarantine.
+func (d *Device) whole() *wirev1.StatusResponse {
 	out := &wirev1.StatusResponse{
 		Held: revisionTo(d.store.Revision()), Desired: uint32(d.store.Len()),
 		BreakGlass: breakGlassTo(d.broken, d.suspended), Version: d.opts.Version, Name: d.opts.Name,
@@ -140,7 +146,6 @@ func (d *Device) state() *wirev1.StatusResponse {
 		if q.Status.Phase == desired.InForce {
 			out.InForce++
 		}
-		out.Statuses = append(out.Statuses, d.status(now, q))
 	})
 	if alarm := d.alarm(); alarm != "" {
 		out.Alarms = append(out.Alarms, alarm)
@@ -149,6 +154,27 @@ func (d *Device) state() *wirev1.StatusResponse {
 		out.Alarms = append(out.Alarms, d.fault)
 	}
 	return out
+}
+
+// tell says what has changed of the device as a whole since it was told last.
+// It looks at every quarantine, so it is for the clock, not for each change.
+// The caller holds the lock.
+func (d *Device) tell() {
+	now := told{said: d.said, revision: d.store.Revision(), alarm: d.alarm(), fault: d.fault, suspended: d.suspended}
+	if now == d.told || !d.hub.watched() {
+		return
+	}
+	d.told = now
+	d.hub.publish(&wirev1.WatchResponse{Event: &wirev1.WatchResponse_State{State: d.whole()}})
+}
+
+// told is what the state of the whole device hangs on: it changes when any of
+// this does. The counts of quarantines change with what is said of one.
+type told struct {
+	said         uint64
+	revision     desired.Revision
+	alarm, fault string
+	suspended    bool
 }
 
 // Watch sends the present state, and then each change.

@@ -138,7 +138,7 @@ func stateTo(p desired.Phase) wirev1.EnforcementState {
 func (d *Device) status(now time.Time, q *desired.Quarantine) *wirev1.QuarantineStatus {
 	s := stateTo(q.Status.Phase)
 	out := &wirev1.QuarantineStatus{
-		QuarantineId: q.ID, State: s, Detail: q.Status.Detail,
+		QuarantineId: q.ID, State: s, Detail: q.Status.Detail, Revision: revisionTo(d.store.Revision()), Sequence: d.next(),
 		Methods: []*wirev1.MethodStatus{{
 			Method: d.opts.Method.Name(), State: s, Detail: q.Status.Detail,
 			Since: timestamppb.New(time.Unix(0, q.Status.Since)),
@@ -163,7 +163,16 @@ func (d *Device) status(now time.Time, q *desired.Quarantine) *wirev1.Quarantine
 	return out
 }
 
-func goneStatus(id, method string, how phaseGone, now time.Time, pending string) *wirev1.QuarantineStatus {
+// next numbers what is said of quarantines. The caller holds the lock, so that
+// the numbers have the order of what they stand for.
+func (d *Device) next() uint64 {
+	d.said++
+	return d.said
+}
+
+// gone is the status of a quarantine that is no longer held. The caller holds
+// the lock.
+func (d *Device) gone(id string, how phaseGone, now time.Time, pending string) *wirev1.QuarantineStatus {
 	s := wirev1.EnforcementState_ENFORCEMENT_STATE_REMOVED
 	if how == expired {
 		s = wirev1.EnforcementState_ENFORCEMENT_STATE_EXPIRED
@@ -172,8 +181,8 @@ func goneStatus(id, method string, how phaseGone, now time.Time, pending string)
 		s, pending = wirev1.EnforcementState_ENFORCEMENT_STATE_PENDING, "not read back as gone yet, it is tried again: "+pending
 	}
 	return &wirev1.QuarantineStatus{
-		QuarantineId: id, State: s, Detail: pending,
-		Methods: []*wirev1.MethodStatus{{Method: method, State: s, Detail: pending, Since: timestamppb.New(now)}},
+		QuarantineId: id, State: s, Detail: pending, Revision: revisionTo(d.store.Revision()), Sequence: d.next(),
+		Methods: []*wirev1.MethodStatus{{Method: d.opts.Method.Name(), State: s, Detail: pending, Since: timestamppb.New(now)}},
 	}
 }
 

@@ -64,11 +64,13 @@ func (a *API) GetStatus(ctx context.Context, _ *connect.Request[wirev1.GetStatus
 	if err != nil {
 		return nil, wireError(err)
 	}
+	var states []device.State
 	for _, d := range a.Devices {
-		out.Devices = append(out.Devices, deviceStatus(d.State()))
+		states = append(states, d.State())
+		out.Devices = append(out.Devices, deviceStatus(states[len(states)-1]))
 	}
 	out.Alarms = append(a.Lifecycle.Alarms(), modeAlarms(out.GetMode(), out.GetDevices())...)
-	out.Alarms = append(out.Alarms, partAlarms(out.GetDevices(), a.Sources.Statuses())...)
+	out.Alarms = append(out.Alarms, partAlarms(states, a.Sources.Statuses())...)
 	return connect.NewResponse(out), nil
 }
 
@@ -83,15 +85,19 @@ func modeAlarms(mode string, devices []*wirev1.DeviceStatus) (out []string) {
 }
 
 // partAlarms says of the running parts what a person should look at.
-func partAlarms(devices []*wirev1.DeviceStatus, sources []intake.Status) (out []string) {
+func partAlarms(devices []device.State, sources []intake.Status) (out []string) {
 	for _, d := range devices {
 		switch {
-		case !d.GetConnected():
-			out = append(out, fmt.Sprintf("device %s is not connected, orders wait: %s", d.GetName(), orUnknown(d.GetError())))
-		case d.GetBreakGlass().GetOn():
-			out = append(out, fmt.Sprintf("device %s enforces nothing: break glass is on (`cordon-enforcer resume` there ends it)", d.GetName()))
-		case d.GetError() != "":
-			out = append(out, fmt.Sprintf("device %s: %s", d.GetName(), d.GetError()))
+		case !d.Connected:
+			out = append(out, fmt.Sprintf("device %s is not connected, orders wait: %s", d.Name, orUnknown(d.Err)))
+			continue
+		case d.BreakGlass.GetOn():
+			out = append(out, fmt.Sprintf("device %s enforces nothing: break glass is on (`cordon-enforcer resume` there ends it)", d.Name))
+		case d.Err != "":
+			out = append(out, fmt.Sprintf("device %s: %s", d.Name, d.Err))
+		}
+		for _, alarm := range d.Alarms {
+			out = append(out, fmt.Sprintf("device %s says: %s", d.Name, alarm))
 		}
 	}
 	for _, s := range sources {

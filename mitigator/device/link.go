@@ -5,6 +5,7 @@
 package device
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,8 @@ type Link struct {
 	// unconfirmed makes the next sync ask again after releases whose end was not
 	// heard: the answer may have been lost, and the device keeps no trace of them.
 	unconfirmed bool
+
+	heard heard
 }
 
 // State is what is known of a device now.
@@ -74,6 +77,8 @@ type State struct {
 	BreakGlass *wirev1.BreakGlass
 	Drifts     uint64
 	LastDrift  string
+	// Alarms say what is wrong with the device itself, as it says.
+	Alarms []string
 }
 
 const (
@@ -161,6 +166,7 @@ func (l *Link) Run(ctx context.Context) error {
 func (l *Link) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	l.heard.reset()
 	watched := make(chan error, 1)
 	connected := make(chan struct{})
 	go func() { watched <- l.watch(ctx, connected) }()
@@ -200,6 +206,11 @@ func (l *Link) watch(ctx context.Context, connected chan<- struct{}) error {
 	defer stream.Close()
 	first := true
 	for stream.Receive() {
+		if first {
+			// What it holds now counts, also when that is less than before: a device
+			// that lost its orders must get them again.
+			l.set(func(s *State) { s.Held = nil })
+		}
 		if err := l.hear(ctx, stream.Msg()); err != nil {
 			return err
 		}
@@ -220,11 +231,12 @@ func (l *Link) hear(ctx context.Context, m *wirev1.WatchResponse) error {
 		st := ev.State
 		l.set(func(s *State) {
 			s.Connected, s.Err = true, ""
-			s.Held, s.Desired, s.InForce, s.BreakGlass = st.GetHeld(), st.GetDesired(), st.GetInForce(), st.GetBreakGlass()
+			s.Held, s.Desired, s.InForce, s.BreakGlass = newer(s.Held, st.GetHeld()), st.GetDesired(), st.GetInForce(), st.GetBreakGlass()
+			s.Alarms = st.GetAlarms()
 		})
-		return l.life.DeviceStatus(ctx, l.name, st.GetStatuses())
+		return l.takeIn(ctx, st.GetStatuses())
 	case *wirev1.WatchResponse_Status:
-		return l.life.DeviceStatus(ctx, l.name, []*wirev1.QuarantineStatus{ev.Status})
+		return l.takeIn(ctx, []*wirev1.QuarantineStatus{ev.Status})
 	case *wirev1.WatchResponse_Binding:
 		return l.life.DeviceBindings(ctx, l.name, []*wirev1.AddressBinding{ev.Binding})
 	case *wirev1.WatchResponse_Drift:
@@ -235,6 +247,15 @@ func (l *Link) hear(ctx context.Context, m *wirev1.WatchResponse) error {
 		l.log.Warn("break glass", "on", ev.BreakGlass.GetOn(), "by", ev.BreakGlass.GetActor(), "reason", ev.BreakGlass.GetReason())
 	}
 	return nil
+}
+
+// newer is the later revision of the two: what the device says by itself may
+// have been written before its answer to an order that is known already.
+func newer(known, said *wirev1.Revision) *wirev1.Revision {
+	if cmp.Or(cmp.Compare(said.GetEpoch(), known.GetEpoch()), cmp.Compare(said.GetNumber(), known.GetNumber())) < 0 {
+		return known
+	}
+	return said
 }
 
 // sync brings the device to the head of the orders.
@@ -379,7 +400,7 @@ func (l *Link) apply(ctx context.Context, req *wirev1.ApplyRequest) (*wirev1.App
 
 func (l *Link) applied(ctx context.Context, rev *wirev1.Revision, resp *wirev1.ApplyResponse) error {
 	l.set(func(s *State) { s.Ordered, s.Held = rev, resp.GetHeld() })
-	return l.life.DeviceStatus(ctx, l.name, resp.GetStatuses())
+	return l.takeIn(ctx, resp.GetStatuses())
 }
 
 func (l *Link) isStale() bool {

@@ -660,8 +660,13 @@ type QuarantineStatus struct {
 	State   EnforcementState `protobuf:"varint,2,opt,name=state,proto3,enum=cordon.v1.EnforcementState" json:"state,omitempty"`
 	Methods []*MethodStatus  `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
 	// The addresses that are enforced with the MACs now.
-	Bindings      []*AddressBinding `protobuf:"bytes,4,rep,name=bindings,proto3" json:"bindings,omitempty"`
-	Detail        string            `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	Bindings []*AddressBinding `protobuf:"bytes,4,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	Detail   string            `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The revision that the device held when it said so.
+	Revision *Revision `protobuf:"bytes,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Ascending over all that one run of the device says, on every connection:
+	// what comes with a lower number than was heard of the same quarantine is old.
+	Sequence      uint64 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -729,6 +734,20 @@ func (x *QuarantineStatus) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *QuarantineStatus) GetRevision() *Revision {
+	if x != nil {
+		return x.Revision
+	}
+	return nil
+}
+
+func (x *QuarantineStatus) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
 }
 
 type ApplyResponse struct {
@@ -1210,6 +1229,8 @@ type isWatchResponse_Event interface {
 }
 
 type WatchResponse_State struct {
+	// At the beginning with all statuses, in parts when they are many; later
+	// without any, whenever a count, the revision or an alarm has changed.
 	State *StatusResponse `protobuf:"bytes,1,opt,name=state,proto3,oneof"`
 }
 
@@ -1463,13 +1484,15 @@ const file_internal_wire_v1_device_proto_rawDesc = "" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x121\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1b.cordon.v1.EnforcementStateR\x05state\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xec\x01\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb9\x02\n" +
 	"\x10QuarantineStatus\x12#\n" +
 	"\rquarantine_id\x18\x01 \x01(\tR\fquarantineId\x121\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1b.cordon.v1.EnforcementStateR\x05state\x121\n" +
 	"\amethods\x18\x03 \x03(\v2\x17.cordon.v1.MethodStatusR\amethods\x125\n" +
 	"\bbindings\x18\x04 \x03(\v2\x19.cordon.v1.AddressBindingR\bbindings\x12\x16\n" +
-	"\x06detail\x18\x05 \x01(\tR\x06detail\"\xae\x01\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\x12/\n" +
+	"\brevision\x18\x06 \x01(\v2\x13.cordon.v1.RevisionR\brevision\x12\x1a\n" +
+	"\bsequence\x18\a \x01(\x04R\bsequence\"\xae\x01\n" +
 	"\rApplyResponse\x12'\n" +
 	"\x04held\x18\x01 \x01(\v2\x13.cordon.v1.RevisionR\x04held\x12#\n" +
 	"\rneed_snapshot\x18\x02 \x01(\bR\fneedSnapshot\x12\x16\n" +
@@ -1591,33 +1614,34 @@ var file_internal_wire_v1_device_proto_depIdxs = []int32{
 	1,  // 13: cordon.v1.QuarantineStatus.state:type_name -> cordon.v1.EnforcementState
 	8,  // 14: cordon.v1.QuarantineStatus.methods:type_name -> cordon.v1.MethodStatus
 	21, // 15: cordon.v1.QuarantineStatus.bindings:type_name -> cordon.v1.AddressBinding
-	3,  // 16: cordon.v1.ApplyResponse.held:type_name -> cordon.v1.Revision
-	9,  // 17: cordon.v1.ApplyResponse.statuses:type_name -> cordon.v1.QuarantineStatus
-	22, // 18: cordon.v1.BreakGlass.since:type_name -> google.protobuf.Timestamp
-	3,  // 19: cordon.v1.StatusResponse.held:type_name -> cordon.v1.Revision
-	12, // 20: cordon.v1.StatusResponse.break_glass:type_name -> cordon.v1.BreakGlass
-	9,  // 21: cordon.v1.StatusResponse.statuses:type_name -> cordon.v1.QuarantineStatus
-	22, // 22: cordon.v1.Drift.at:type_name -> google.protobuf.Timestamp
-	13, // 23: cordon.v1.WatchResponse.state:type_name -> cordon.v1.StatusResponse
-	9,  // 24: cordon.v1.WatchResponse.status:type_name -> cordon.v1.QuarantineStatus
-	15, // 25: cordon.v1.WatchResponse.drift:type_name -> cordon.v1.Drift
-	21, // 26: cordon.v1.WatchResponse.binding:type_name -> cordon.v1.AddressBinding
-	12, // 27: cordon.v1.WatchResponse.break_glass:type_name -> cordon.v1.BreakGlass
-	7,  // 28: cordon.v1.DeviceService.Apply:input_type -> cordon.v1.ApplyRequest
-	11, // 29: cordon.v1.DeviceService.Status:input_type -> cordon.v1.StatusRequest
-	14, // 30: cordon.v1.DeviceService.Watch:input_type -> cordon.v1.WatchRequest
-	17, // 31: cordon.v1.DeviceService.ReleaseAll:input_type -> cordon.v1.ReleaseAllRequest
-	19, // 32: cordon.v1.DeviceService.Resume:input_type -> cordon.v1.ResumeRequest
-	10, // 33: cordon.v1.DeviceService.Apply:output_type -> cordon.v1.ApplyResponse
-	13, // 34: cordon.v1.DeviceService.Status:output_type -> cordon.v1.StatusResponse
-	16, // 35: cordon.v1.DeviceService.Watch:output_type -> cordon.v1.WatchResponse
-	18, // 36: cordon.v1.DeviceService.ReleaseAll:output_type -> cordon.v1.ReleaseAllResponse
-	20, // 37: cordon.v1.DeviceService.Resume:output_type -> cordon.v1.ResumeResponse
-	33, // [33:38] is the sub-list for method output_type
-	28, // [28:33] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	3,  // 16: cordon.v1.QuarantineStatus.revision:type_name -> cordon.v1.Revision
+	3,  // 17: cordon.v1.ApplyResponse.held:type_name -> cordon.v1.Revision
+	9,  // 18: cordon.v1.ApplyResponse.statuses:type_name -> cordon.v1.QuarantineStatus
+	22, // 19: cordon.v1.BreakGlass.since:type_name -> google.protobuf.Timestamp
+	3,  // 20: cordon.v1.StatusResponse.held:type_name -> cordon.v1.Revision
+	12, // 21: cordon.v1.StatusResponse.break_glass:type_name -> cordon.v1.BreakGlass
+	9,  // 22: cordon.v1.StatusResponse.statuses:type_name -> cordon.v1.QuarantineStatus
+	22, // 23: cordon.v1.Drift.at:type_name -> google.protobuf.Timestamp
+	13, // 24: cordon.v1.WatchResponse.state:type_name -> cordon.v1.StatusResponse
+	9,  // 25: cordon.v1.WatchResponse.status:type_name -> cordon.v1.QuarantineStatus
+	15, // 26: cordon.v1.WatchResponse.drift:type_name -> cordon.v1.Drift
+	21, // 27: cordon.v1.WatchResponse.binding:type_name -> cordon.v1.AddressBinding
+	12, // 28: cordon.v1.WatchResponse.break_glass:type_name -> cordon.v1.BreakGlass
+	7,  // 29: cordon.v1.DeviceService.Apply:input_type -> cordon.v1.ApplyRequest
+	11, // 30: cordon.v1.DeviceService.Status:input_type -> cordon.v1.StatusRequest
+	14, // 31: cordon.v1.DeviceService.Watch:input_type -> cordon.v1.WatchRequest
+	17, // 32: cordon.v1.DeviceService.ReleaseAll:input_type -> cordon.v1.ReleaseAllRequest
+	19, // 33: cordon.v1.DeviceService.Resume:input_type -> cordon.v1.ResumeRequest
+	10, // 34: cordon.v1.DeviceService.Apply:output_type -> cordon.v1.ApplyResponse
+	13, // 35: cordon.v1.DeviceService.Status:output_type -> cordon.v1.StatusResponse
+	16, // 36: cordon.v1.DeviceService.Watch:output_type -> cordon.v1.WatchResponse
+	18, // 37: cordon.v1.DeviceService.ReleaseAll:output_type -> cordon.v1.ReleaseAllResponse
+	20, // 38: cordon.v1.DeviceService.Resume:output_type -> cordon.v1.ResumeResponse
+	34, // [34:39] is the sub-list for method output_type
+	29, // [29:34] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_internal_wire_v1_device_proto_init() }
