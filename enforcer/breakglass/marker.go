@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-security/cordon/internal/durablefile"
 )
 
 const (
@@ -106,7 +108,7 @@ func (m Marker) write(dir string, o Order) error {
 	if syncErr != nil {
 		return syncErr
 	}
-	return errors.Join(closeErr, syncDir(dir))
+	return errors.Join(closeErr, durablefile.SyncDir(dir))
 }
 
 // giveToDevice lets the device, which has a user of its own, read and remove what
@@ -122,15 +124,6 @@ func (m Marker) giveToDevice(f *os.File) {
 	}
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
 // Clear ends the order, everywhere. That it did not stand is no error.
 func (m Marker) Clear() error {
 	var errs []error
@@ -140,7 +133,7 @@ func (m Marker) Clear() error {
 			continue
 		}
 		if err == nil {
-			err = syncDir(dir)
+			err = durablefile.SyncDir(dir)
 		}
 		errs = append(errs, err)
 	}
