@@ -13,7 +13,7 @@ import (
 // admit lets in what waits, as far as the cap allows now, the first ordered
 // first as far as ids tell.
 func (d *Device) admit(now time.Time) {
-	d.store.Forget(now.Add(-max(d.guard.Cap().Window, time.Hour)))
+	d.forget(now)
 	if len(d.waiting) == 0 {
 		return
 	}
@@ -56,6 +56,18 @@ func (d *Device) admit(now time.Time) {
 		d.log.Error("quarantines are not in force, retrying", "err", err)
 	}
 	d.judgeTouched(now, touched)
+}
+
+// forgetEvery is how often the history of what began is gone through, which takes
+// milliseconds when it is long. What is too old counts for nothing in between.
+const forgetEvery = time.Minute
+
+func (d *Device) forget(now time.Time) {
+	if since := now.Sub(d.forgotAt); since >= 0 && since < forgetEvery {
+		return
+	}
+	d.forgotAt = now
+	d.store.Forget(now.Add(-max(d.guard.Cap().Window, time.Hour)))
 }
 
 // learn takes in what of this machine must never be cut off, and reports

@@ -104,3 +104,25 @@ func TestDuplicatesInASnapshot(t *testing.T) {
 	}
 	f.expect(map[string]string{"a": "ABSENT"})
 }
+
+// TestHistoryOfBeginsIsForgotten: what counts for nothing any more leaves memory,
+// also when the clock was set back in between.
+func TestHistoryOfBeginsIsForgotten(t *testing.T) {
+	f := newFixture(t)
+	f.limit = guard.Cap{New: 3, Window: time.Hour}
+	f.start()
+	f.order(put(naming("a", 1)))
+	begun := func() int { return len(f.device.store.Begun(time.Time{})) }
+	f.now = f.now.Add(59 * time.Minute)
+	f.device.tend()
+	if begun() != 1 {
+		t.Error("forgotten within the window")
+	}
+	f.now = f.now.Add(-10 * time.Minute)
+	f.device.tend()
+	f.now = f.now.Add(13 * time.Minute)
+	f.device.tend()
+	if begun() != 0 {
+		t.Error("kept for ever")
+	}
+}

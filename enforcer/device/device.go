@@ -106,6 +106,7 @@ type Device struct {
 	retry            retry
 	localAt          time.Time
 	auditAt          time.Time
+	forgotAt         time.Time
 	fault            string
 	// said counts what was said of quarantines; told is what stood when the device
 	// last spoke of itself as a whole.
