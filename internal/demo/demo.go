@@ -76,7 +76,7 @@ func New(o Options) (*Demo, error) {
 // context's error when it was interrupted. What it made is gone when it
 // returns, unless Keep holds and the story came to its end.
 func (d *Demo) Run(ctx context.Context) (Report, error) {
-	log := newTimeline(d.o.Out)
+	log := newTimeline(ctx, d.o.Out)
 	err := d.run(ctx, log)
 	report := log.finish(err)
 	if err == nil && report.Failed > 0 {
@@ -107,7 +107,7 @@ func (d *Demo) run(ctx context.Context, log *timeline) (err error) {
 		err = s.keep(ctx)
 		kept = err == nil
 	}
-	if log.failed() || err != nil && ctx.Err() == nil {
+	if ctx.Err() == nil && (log.failed() || err != nil) {
 		log.keepLogs(s.saveLogs())
 	}
 	return d.explain(ctx, err)

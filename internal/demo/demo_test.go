@@ -341,6 +341,9 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 			if code := p.end(); code != 1 || !strings.Contains(p.errs.String(), "interrupted") {
 				t.Errorf("exit code %d: %s", code, p.errs.String())
 			}
+			if said := p.out.String(); strings.Contains(said, "FAIL") || strings.Contains(said, "logs") {
+				t.Errorf("an interruption counts as a failure:\n%s", said)
+			}
 			p.nothingLeft(machineNetwork(t))
 		})
 	}

@@ -48,16 +48,23 @@ func (d *Demo) build(ctx context.Context, log *timeline) (*stage, error) {
 	log.say("lan", "five hosts in namespaces of their own, made in %s: the appliance (gateway and bridge), alice (with systemd), bob, printer, internet", round(time.Since(start)))
 	for _, step := range []func(context.Context) error{s.installAppliance, s.enrolAgents, s.lookAtRest} {
 		if err := step(ctx); err != nil {
-			saved, e := "", error(nil)
-			if ctx.Err() == nil {
-				saved, e = s.saveLogs()
-				err = fmt.Errorf("%w (logs are in %s)", err, saved)
-			}
-			s.stopWatching()
-			return nil, errors.Join(err, e, lan.Close())
+			return nil, s.abandon(ctx, err)
 		}
 	}
 	return s, nil
+}
+
+// abandon removes a LAN on which the story cannot begin, and says where the logs
+// are that tell why.
+func (s *stage) abandon(ctx context.Context, why error) error {
+	var saving error
+	if ctx.Err() == nil {
+		var dir string
+		dir, saving = s.saveLogs()
+		why = fmt.Errorf("%w (logs are in %s)", why, dir)
+	}
+	s.stopWatching()
+	return errors.Join(why, saving, s.lan.Close())
 }
 
 // installAppliance starts the enforcement device and the mitigator.

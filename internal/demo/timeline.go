@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -69,15 +70,17 @@ type Report struct {
 // timeline collects the steps and prints each as it comes. It is safe for
 // concurrent use.
 type timeline struct {
+	// ctx ends when the story is interrupted: what fails then says nothing.
+	ctx    context.Context
 	mu     sync.Mutex
 	out    io.Writer
 	report Report
 	start  time.Time
 }
 
-func newTimeline(out io.Writer) *timeline {
+func newTimeline(ctx context.Context, out io.Writer) *timeline {
 	now := time.Now()
-	return &timeline{out: out, start: now, report: Report{Started: now.UTC()}}
+	return &timeline{ctx: ctx, out: out, start: now, report: Report{Started: now.UTC()}}
 }
 
 // begin starts a scene.
@@ -108,6 +111,9 @@ func (t *timeline) figure(host, what string, d time.Duration) {
 
 // check notes whether something is as it should be: err says why not.
 func (t *timeline) check(host, what string, err error) {
+	if t.ctx.Err() != nil {
+		return
+	}
 	step := Step{Host: host, Text: what, Result: "pass"}
 	if err != nil {
 		step.Result, step.Problem = "fail", err.Error()
