@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/cordon-security/cordon/internal/config"
 )
 
 var (
@@ -21,7 +23,7 @@ var (
 // mustName are the keys that an example may not leave out: an administrator
 // has to decide about these.
 var mustName = map[string][]string{
-	"mitigator": {"names", "agents", "admin", "home_networks", "sources", "filters", "exceptions", "policy", "protected", "cap", "devices"},
+	"mitigator": {"names", "agents", "admin", "home_networks", "sources", "filters", "exceptions", "policy", "protected", "cap", "retention", "devices"},
 	"enforcer":  {"allow", "protected", "cap"},
 	"agent":     {"mitigator", "observer", "protected_services", "protected_paths"},
 }
@@ -68,7 +70,7 @@ func TestExamples(t *testing.T) {
 				}
 			}
 			// What was uncommented is read, else it could not be refused.
-			if said, code := check(t, service, whole+"\nstate_dirr: /x\n"); code != 78 || !strings.Contains(said, "state_dirr") {
+			if said, code := check(t, service, whole+"\nstate_dirr: /x\n"); code != config.ExitCode || !strings.Contains(said, "state_dirr") {
 				t.Errorf("a misspelt key: exit code %d: %s", code, said)
 			}
 			shown := map[string]bool{}
@@ -115,5 +117,53 @@ func TestExamplesExplain(t *testing.T) {
 			}
 			above = line
 		}
+	}
+}
+
+// TestFaults holds that each program says every fault of its file at once, with
+// file, line, key and the line itself, and ends with the code on which systemd
+// does not start it again.
+func TestFaults(t *testing.T) {
+	for service, c := range map[string]struct {
+		text string
+		want []string
+	}{
+		"mitigator": {
+			text: "# above\npolicy:\n  mode: attack\n  hold: 0s\nsources:\n  - {name: a, kind: snort, path: /x}\nhome_networks: {include: [10.0.0.7/8]}\nagents: {listen: nonsense}\n",
+			want: []string{":3:3: policy.mode", ":4:3: policy.hold", ":6:15: sources[0].kind", ":7:27: home_networks.include[0]", ":8:10: agents.listen", "\n      mode: attack\n"},
+		},
+		"enforcer": {
+			text: "# above\nallow:\n  - prefix: 10.0.0.1\n    port: 80\n  - protocol: tcp\nsocket: run/x\ncap: {window: 0s}\n",
+			want: []string{":4:5: allow[0].port", ":5:5: allow[1].prefix", ":6:1: socket", ":7:1: cap", "\n    socket: run/x\n"},
+		},
+		"agent": {
+			text: "# above\nobserver: magic\nhistory: 90s\nwatch: 1h\nprotected_paths: [srv]\n",
+			want: []string{":2:1: observer", ":4:1: watch", ":5:1: protected_paths", "\n    observer: magic\n"},
+		},
+	} {
+		said, code := check(t, service, c.text)
+		if code != config.ExitCode {
+			t.Errorf("cordon-%s: exit code %d", service, code)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(said, want) {
+				t.Errorf("cordon-%s does not say %q:\n%s", service, want, said)
+			}
+		}
+	}
+}
+
+// TestDocsFault holds that the fault on the configuration page is what the
+// program says.
+func TestDocsFault(t *testing.T) {
+	page := read(t, "../docs/configuration.md")
+	_, rest, ok := strings.Cut(page, "<!-- tested: fault -->\n```\n/etc/cordon/enforcer.yaml")
+	fault, _, closed := strings.Cut(rest, "```")
+	if !ok || !closed {
+		t.Fatal("docs/configuration.md shows no fault")
+	}
+	said, _ := check(t, "enforcer", "# Configuration of cordon-enforcer.\nname: gate\n\nprotectd:\n  addresses: [10.20.0.1]\n")
+	if !strings.HasSuffix(said, fault) {
+		t.Errorf("the page says\n%s\nthe program\n%s", fault, said)
 	}
 }
