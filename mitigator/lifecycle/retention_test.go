@@ -61,8 +61,7 @@ func TestFloodOfForgedAddressesIsBounded(t *testing.T) {
 	w := newWorld(t, nil)
 	w.retaining(func(r *store.Retention) { r.MaxUnknown, r.MaxEvents = 300, 2000 })
 	known := w.alert(printer, event.Attacker, true)
-	const flood = 20_000
-	for i := 0; i < flood; i += 250 {
+	for i := 0; i < floodSize; i += 250 {
 		w.must(w.Deliver(t.Context(), w.forged(i, 250)))
 		if i%5000 == 0 {
 			w.must(w.retain(t.Context(), false))
@@ -84,7 +83,7 @@ func TestFloodOfForgedAddressesIsBounded(t *testing.T) {
 	w.must(w.store.View(t.Context(), func(v store.View) error {
 		es, err := v.EventsOfThreat(known.ID, 0)
 		n, _, err2 := v.SourceCounts("eve")
-		if len(es) != 1 || n != flood+1 {
+		if len(es) != 1 || n != floodSize+1 {
 			t.Errorf("%d events of the known threat, %d counted", len(es), n)
 		}
 		return errors.Join(err, err2)
@@ -119,11 +118,12 @@ func TestFloodOfForgedAddressesIsBounded(t *testing.T) {
 func TestForgedMACsGoBeforeTheirTime(t *testing.T) {
 	w := newWorld(t, nil)
 	w.retaining(func(r *store.Retention) { r.MaxEndpoints = 100 })
+	var made []*wirev1.AddressBinding
 	for n := range 1000 {
-		m := endpoint.MAC{2, 9, 0, 0, byte(n >> 8), byte(n)}
-		w.must(w.DeviceBindings(t.Context(), "local", []*wirev1.AddressBinding{{Address: []byte{10, 79, byte(n >> 8), byte(n)}, Mac: m[:],
-			SeenAt: timestamppb.New(w.clock), Present: true}}))
+		made = append(made, &wirev1.AddressBinding{Address: []byte{10, 79, byte(n >> 8), byte(n)}, Mac: []byte{2, 9, 0, 0, byte(n >> 8), byte(n)},
+			SeenAt: timestamppb.New(w.clock), Present: true})
 	}
+	w.must(w.DeviceBindings(t.Context(), "local", made))
 	th := w.alert(printer, event.Attacker, true)
 	w.clock = w.clock.Add(2 * time.Hour)
 	w.neighbor(bob, bobMAC) // of now
@@ -144,7 +144,7 @@ func TestMACsOfOneEndpointAreBounded(t *testing.T) {
 	w := newWorld(t, nil)
 	th := w.uncleanable()
 	var last endpoint.MAC
-	for n := range byte(100) {
+	for n := range byte(maxQuarantineMACs + 6) {
 		w.clock = w.clock.Add(time.Second)
 		a := netip.AddrFrom4([4]byte{10, 77, 1, n})
 		last = endpoint.MAC{2, 7, 0, 0, 0, n}

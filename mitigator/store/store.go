@@ -173,7 +173,7 @@ type Tx interface {
 	// SetEventThreat notes what an event led to.
 	SetEventThreat(eventID, threatID int64) error
 	// AddReject keeps a record that could not be read; the oldest above
-	// MaxRejects of a source are dropped, the count is not.
+	// MaxRejects of a source are dropped, some at a time, the count is not.
 	AddReject(r event.Reject, source string) error
 	SetCursor(source string, cursor []byte) error
 
@@ -233,5 +233,6 @@ const DefaultLimit = 200
 // MaxRejects is how many unreadable records are kept a source.
 const MaxRejects = 1000
 
-// MaxOrders is how far back the log of orders reaches.
-const MaxOrders = 100_000
+// MaxOrders is how far back the log of orders reaches: beyond, a snapshot is the
+// smaller message anyway.
+const MaxOrders = 20_000

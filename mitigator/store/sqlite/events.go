@@ -77,7 +77,8 @@ func (s *session) AddEvent(r *event.Record) (bool, error) {
 	if r.ID, err = res.LastInsertId(); err != nil {
 		return false, err
 	}
-	return true, s.count(e.Source, 1, 0)
+	_, err = s.count(e.Source, 1, 0)
+	return err == nil, err
 }
 
 // SetEventThreat implements store.Tx.
@@ -96,13 +97,21 @@ func (s *session) AddReject(r event.Reject, source string) error {
 	if err != nil {
 		return fmt.Errorf("keep unreadable record of %s aside: %w", source, err)
 	}
+	ever, err := s.count(source, 0, 1)
+	if err != nil || ever%rejectStep != 0 {
+		return err
+	}
 	_, err = s.exec(`DELETE FROM reject WHERE source = ? AND id <= (SELECT id FROM reject WHERE source = ?
-		ORDER BY id DESC LIMIT 1 OFFSET ?)`, source, source, store.MaxRejects)
+		ORDER BY id DESC LIMIT 1 OFFSET ?)`, source, source, store.MaxRejects-rejectStep)
 	if err != nil {
 		return fmt.Errorf("drop oldest unreadable records of %s: %w", source, err)
 	}
-	return s.count(source, 0, 1)
+	return nil
 }
+
+// rejectStep is how many unreadable records are dropped at a time: finding the
+// oldest costs a walk over all that are kept.
+const rejectStep = 50
 
 func scanReject(r row) (store.Reject, error) {
 	var v store.Reject
@@ -122,14 +131,15 @@ func (s *session) Rejects(source string, limit int) ([]store.Reject, error) {
 	return list(s, scanReject, columns+` WHERE source = ? ORDER BY id DESC LIMIT ?`, source, limitOr(limit))
 }
 
-func (s *session) count(source string, events, rejects int) error {
-	_, err := s.exec(`INSERT INTO source (name, events, rejects) VALUES (?, ?, ?)
-		ON CONFLICT (name) DO UPDATE SET events = events + excluded.events, rejects = rejects + excluded.rejects`,
-		source, events, rejects)
+// count counts what a source delivered, and returns its rejects ever.
+func (s *session) count(source string, events, rejects int) (int64, error) {
+	ever, err := one(s, scanInt, `INSERT INTO source (name, events, rejects) VALUES (?, ?, ?)
+		ON CONFLICT (name) DO UPDATE SET events = events + excluded.events, rejects = rejects + excluded.rejects
+		RETURNING rejects`, source, events, rejects)
 	if err != nil {
-		return fmt.Errorf("count records of %s: %w", source, err)
+		return 0, fmt.Errorf("count records of %s: %w", source, err)
 	}
-	return nil
+	return ever, nil
 }
 
 // Cursor implements store.View.

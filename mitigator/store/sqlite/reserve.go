@@ -81,8 +81,13 @@ func (r *reserve) allocate() error {
 		return err
 	}
 	defer f.Close()
-	err = unix.Fallocate(int(f.Fd()), 0, 0, r.size)
-	if errors.Is(err, unix.EOPNOTSUPP) {
+	// A signal interrupts fallocate(2) on tmpfs, and the runtime sends itself many.
+	for range 10 {
+		if err = unix.Fallocate(int(f.Fd()), 0, 0, r.size); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EOPNOTSUPP) {
 		return r.write(f)
 	}
 	return err

@@ -363,7 +363,7 @@ func boundedBindings(t *testing.T, open func() store.Store) {
 	defer s.Close()
 	addr := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}) }
 	at := func(n int) time.Time { return t0.Add(time.Duration(n) * time.Second) }
-	const n = 1000
+	const n = store.MaxBindingsOfMAC + store.MaxPastBindings + 44
 	update(t, s, func(tx store.Tx) error {
 		for i := range n { // one machine that goes through addresses
 			if err := tx.OpenBinding(endpoint.Binding{Addr: addr(i), MAC: mac(1), From: at(i), LastSeen: at(i), Source: "device:d"}); err != nil {
