@@ -60,7 +60,8 @@ func (m machine) verified(services ...string) {
 	for _, s := range services {
 		m.systemctl("enable", s)
 	}
-	said := m.run("sh", "-c", "systemd-analyze verify --man=no multi-user.target /usr/lib/systemd/system/cordon-*.service 2>&1")
+	m.write("/run/systemd/system/boot.target", "[Unit]\nRequires=sysinit.target multi-user.target network-pre.target network.target network-online.target\n")
+	said := m.run("sh", "-c", "systemd-analyze verify --man=no boot.target /usr/lib/systemd/system/cordon-*.service 2>&1")
 	for line := range strings.Lines(said) {
 		if strings.Contains(line, "cordon-") || strings.Contains(line, "cycle") {
 			m.Errorf("systemd-analyze verify: %s", line)
