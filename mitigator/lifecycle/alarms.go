@@ -49,7 +49,10 @@ func (e *Engine) Alarms() []string {
 func (e *Engine) diskAlarms() []string {
 	h := e.backlog.held()
 	if h.since.IsZero() {
-		return nil
+		if e.reserveWhole() {
+			return nil
+		}
+		return []string{"the disk of the mitigator's state directory has no room for the reserve: only containments and releases are written; make room there"}
 	}
 	var out []string
 	if h.containments > 0 {
@@ -63,6 +66,9 @@ func (e *Engine) diskAlarms() []string {
 	}
 	if h.bindings > 0 {
 		waits = append(waits, count(h.bindings, "address binding", "address bindings"))
+	}
+	if h.statuses > 0 {
+		waits = append(waits, count(h.statuses, "answer of a device", "answers of devices"))
 	}
 	if len(waits) > 0 {
 		text += "; in memory until there is room: " + strings.Join(waits, ", ")

@@ -3,11 +3,13 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
+	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 	"github.com/cordon-security/cordon/mitigator/event"
 	"github.com/cordon-security/cordon/mitigator/intake"
 	"github.com/cordon-security/cordon/mitigator/store"
@@ -18,6 +20,7 @@ const (
 	maxHeldBytes        = 32 << 20
 	maxHeldContainments = 1000
 	maxHeldBindings     = 8192
+	maxHeldStatuses     = 8192
 	// recordCost is what a record takes beside its raw bytes.
 	recordCost = 1024
 	// fullFor is how long after the last refused write the disk counts as full.
@@ -43,10 +46,16 @@ type backlog struct {
 	bindings     []seen
 	// newest is the place in bindings of each address's newest.
 	newest map[netip.Addr]int
+	// statuses are the newest words of devices.
+	statuses map[statusKey]*wirev1.QuarantineStatus
 }
 
+type statusKey struct{ device, quarantine string }
+
 func newBacklog() *backlog {
-	return &backlog{wake: make(chan struct{}, 1), newest: map[netip.Addr]int{}}
+	return &backlog{
+		wake: make(chan struct{}, 1), newest: map[netip.Addr]int{}, statuses: map[statusKey]*wirev1.QuarantineStatus{},
+	}
 }
 
 // heed notes an update's error when it was a full disk.
@@ -179,12 +188,47 @@ func (b *backlog) dropBindings(n int) {
 	}
 }
 
+func (b *backlog) hasStatuses() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.statuses) > 0
+}
+
+// addStatuses keeps what a device says. Above the bound it returns an error that
+// wraps store.ErrFull.
+func (b *backlog) addStatuses(device string, statuses []*wirev1.QuarantineStatus) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.statuses)+len(statuses) > maxHeldStatuses {
+		return fmt.Errorf("%w: %d words of devices wait in memory already: make room on the disk", store.ErrFull, len(b.statuses))
+	}
+	for _, s := range statuses {
+		b.statuses[statusKey{device, s.GetQuarantineId()}] = s
+	}
+	return nil
+}
+
+func (b *backlog) heldStatuses() map[statusKey]*wirev1.QuarantineStatus {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.statuses)
+}
+
+// dropStatus drops a word that is durable now, unless a newer one took its place.
+func (b *backlog) dropStatus(k statusKey, s *wirev1.QuarantineStatus) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.statuses[k] == s {
+		delete(b.statuses, k)
+	}
+}
+
 // settle ends the alarm when nothing waits and no write was refused for a while.
 // It reports whether the disk counts as well.
 func (b *backlog) settle(now time.Time, reserveWhole bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.batches)+len(b.containments)+len(b.bindings) > 0 || !reserveWhole || now.Sub(b.last) < fullFor {
+	if len(b.batches)+len(b.containments)+len(b.bindings)+len(b.statuses) > 0 || !reserveWhole || now.Sub(b.last) < fullFor {
 		return false
 	}
 	b.since, b.last = time.Time{}, time.Time{}
@@ -193,15 +237,15 @@ func (b *backlog) settle(now time.Time, reserveWhole bool) bool {
 
 // held is what waits, in numbers.
 type held struct {
-	since                          time.Time
-	events, containments, bindings int
-	atBound                        bool
+	since                                    time.Time
+	events, containments, bindings, statuses int
+	atBound                                  bool
 }
 
 func (b *backlog) held() held {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	h := held{since: b.since, containments: len(b.containments), bindings: len(b.bindings), atBound: b.size > maxHeldBytes*9/10}
+	h := held{since: b.since, containments: len(b.containments), bindings: len(b.bindings), statuses: len(b.statuses), atBound: b.size > maxHeldBytes*9/10}
 	for _, batch := range b.batches {
 		h.events += len(batch.Events) + len(batch.Rejects)
 	}

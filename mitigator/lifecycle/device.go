@@ -11,13 +11,26 @@ import (
 )
 
 // DeviceStatus takes in what a device says of quarantines. What is new is
-// recorded; what is known already changes nothing.
+// recorded; what is known already changes nothing. On a disk without any room it
+// waits in memory: the orders to the device must not wait for it.
 func (e *Engine) DeviceStatus(ctx context.Context, device string, statuses []*wirev1.QuarantineStatus) error {
+	if e.backlog.hasStatuses() {
+		return e.backlog.addStatuses(device, statuses) // the newest word counts
+	}
+	changed, err := e.takeStatuses(ctx, device, statuses)
+	if errors.Is(err, store.ErrFull) {
+		return e.backlog.addStatuses(device, changed)
+	}
+	return err
+}
+
+// takeStatuses records what is new, and returns it.
+func (e *Engine) takeStatuses(ctx context.Context, device string, statuses []*wirev1.QuarantineStatus) ([]*wirev1.QuarantineStatus, error) {
 	changed, err := e.news(ctx, statuses)
 	if err != nil || len(changed) == 0 {
-		return err
+		return nil, err
 	}
-	return e.urgently(ctx, func(j *job) error {
+	return changed, e.urgently(ctx, func(j *job) error {
 		for _, s := range changed {
 			if err := e.status(j, device, s); err != nil {
 				return fmt.Errorf("status of quarantine %s from device %s: %w", s.GetQuarantineId(), device, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 	"github.com/cordon-security/cordon/mitigator/endpoint"
 	"github.com/cordon-security/cordon/mitigator/event"
 	"github.com/cordon-security/cordon/mitigator/store"
@@ -138,7 +139,7 @@ func (e *Engine) catchUp(ctx context.Context) bool {
 	if waiting := e.backlog.takeContainments(); len(waiting) > 0 {
 		e.containNow(ctx, waiting)
 	}
-	err := e.flush(ctx)
+	err := errors.Join(e.flushStatuses(ctx), e.flush(ctx))
 	if err != nil && !errors.Is(err, store.ErrFull) && ctx.Err() == nil {
 		e.log.Error("what waits for the disk could not be stored; tried again", "err", err)
 	}
@@ -171,6 +172,16 @@ func (e *Engine) flush(ctx context.Context) error {
 		}
 		e.backlog.pop()
 	}
+}
+
+func (e *Engine) flushStatuses(ctx context.Context) error {
+	for k, s := range e.backlog.heldStatuses() {
+		if _, err := e.takeStatuses(ctx, k.device, []*wirev1.QuarantineStatus{s}); err != nil {
+			return err
+		}
+		e.backlog.dropStatus(k, s)
+	}
+	return nil
 }
 
 func (e *Engine) reserveWhole() bool {

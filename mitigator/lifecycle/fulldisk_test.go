@@ -72,6 +72,7 @@ func (w *world) roomAgain(d *storetest.Disk) {
 	w.t.Helper()
 	d.Empty()
 	storetest.Eventually(w.t, "what waits is stored", func() bool { return w.flush(w.t.Context()) == nil })
+	w.must(w.flushStatuses(w.t.Context()))
 	w.clock = w.clock.Add(2 * fullFor)
 	if !w.catchUp(w.t.Context()) {
 		w.t.Errorf("with room again something waits: %+v", w.backlog.held())
@@ -169,9 +170,14 @@ func TestContainmentWaitsInMemory(t *testing.T) {
 		if err := w.Recover(t.Context()); err != nil {
 			t.Errorf("a start on a disk without room: %v", err)
 		}
+		w.device(first.QuarantineID, wirev1.EnforcementState_ENFORCEMENT_STATE_SUSPENDED) // no error: the device's link goes on
+		w.device(first.QuarantineID, inForce)
 		w.catchUp(t.Context())
-		w.alarmed("2 containments are waiting in memory")
+		w.alarmed("2 containments are waiting in memory", "1 answer of a device")
 		w.roomAgain(d)
+		if got := w.quarantine(first.QuarantineID).State; got != threat.QuarantineInForce {
+			t.Errorf("the device's last word is lost: %s", got)
+		}
 		w.alarmed()
 		w.must(w.Report(t.Context(), "agent-a", result))
 		if got := w.threats(); len(got) != 2 || got[0].EventCount != 2 || !w.quarantine(got[0].QuarantineID).State.Ordered() {
@@ -285,6 +291,17 @@ func TestWatchDiskCarriesOutByItself(t *testing.T) {
 		d.Empty()
 		storetest.Eventually(t, "the batch is stored", func() bool { return !w.backlog.has("eve") })
 		w.cursor("3")
+	})
+}
+
+func TestReserveThatIsNotWholeIsAnAlarm(t *testing.T) {
+	storetest.OnSmallDisk(t, "size=12m", func(d *storetest.Disk) {
+		w := newWorldIn(t, d.Dir, testReserve, nil)
+		d.Fill(0)
+		for n := 0; w.reserveWhole(); n++ { // nothing was refused yet
+			w.must(w.store.Update(store.Urgent(t.Context()), func(tx store.Tx) error { return tx.SetCursor(fmt.Sprint("c", n), make([]byte, 4000)) }))
+		}
+		w.alarmed("no room for the reserve")
 	})
 }
 
