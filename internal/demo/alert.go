@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// realAlert is a record that Suricata wrote, whole: an HTTP request of a trojan,
-// from the public capture of a competition (MIT licence, see docs/demo.md).
+// ownAlert is a record as Suricata 7 writes it. Rule, category, severity and
+// protocol are those of an alert that a real sensor raised; the rest is made up.
 //
 //go:embed alert.json
-var realAlert []byte
+var ownAlert []byte
 
 // eveTime is how Suricata writes times.
 const eveTime = "2006-01-02T15:04:05.000000-0700"
@@ -39,7 +39,7 @@ type alert struct {
 // loadAlert reads the first record of a file, or the package's own.
 func loadAlert(path string) (alert, error) {
 	if path == "" {
-		return parseAlert(realAlert)
+		return parseAlert(ownAlert)
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -257,8 +257,37 @@ func failures(r Report) string {
 	return strings.Join(out, "\n")
 }
 
+// sensorAlerts is where alerts lie that real sensors wrote; they are no part of
+// the tree.
+const sensorAlerts = "../../../shared/data/alerts/suricata/fh-wrccdc-2018.json"
+
+// sensorAlert puts one of them into a file: an HTTP request of a trojan.
+func sensorAlert(t *testing.T) string {
+	t.Helper()
+	all, err := os.ReadFile(sensorAlerts)
+	if errors.Is(err, os.ErrNotExist) && os.Getenv("CI") != "true" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(all) {
+		if !bytes.Contains(line, []byte(`"signature_id":2017259`)) {
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "alert.json")
+		if err := os.WriteFile(path, line, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	t.Fatalf("%s has no such alert", sensorAlerts)
+	return ""
+}
+
+// TestDemoTellsTheWholeStory plays it with a record of a real sensor.
 func TestDemoTellsTheWholeStory(t *testing.T) {
-	p := startDemo(t, "--output", "json")
+	p := startDemo(t, "--output", "json", "--alert", sensorAlert(t))
 	code := p.end()
 	r := p.report()
 	if code != 0 || !r.Passed || r.Failed != 0 || r.Error != "" {

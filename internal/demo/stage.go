@@ -184,12 +184,12 @@ func (s *stage) lookAtRest(ctx context.Context) error {
 		s.log.check(from.Name(), "reaches everybody by IPv4 and IPv6, names resolve, the web page comes", err)
 	}
 	a := s.demo.alert
-	origin := "a record of a real Suricata sensor, whole"
+	origin := "written as Suricata 7 does, with rule, category and severity of an alert that a real sensor raised"
 	if s.demo.o.Alert != "" {
-		origin = "the record in " + s.demo.o.Alert
+		origin = "that of " + s.demo.o.Alert + ", every field of it"
 	}
-	s.log.say("lan", "the alerts: every field is that of %s (signature %d, %q);", origin, a.id, a.signature)
-	s.log.say("lan", "only addresses, ports and times are those of this LAN. What plays malware is a harmless program that says \"beacon\"")
+	s.log.say("lan", "the alerts: the record is %s (signature %d, %q);", origin, a.id, a.signature)
+	s.log.say("lan", "addresses, ports and times are those of this LAN. What plays malware is a harmless program that says \"beacon\"")
 	return nil
 }
 
