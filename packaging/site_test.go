@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,7 +24,9 @@ const (
 	patience = 40 * time.Second
 	evePath  = "/var/log/suricata/eve.json"
 	dropIns  = "/etc/systemd/system/"
-	token    = "/root/admin.token"
+	// where a host sees this folder and the built programs
+	mountedPackaging, mountedBin = "/mnt/cordon/packaging", "/mnt/cordon/bin"
+	token                        = "/root/admin.token"
 )
 
 // machine is a host of the test LAN whose systemd runs Cordon's units.
@@ -44,9 +47,18 @@ func newLAN(t *testing.T) *testlan.Standard {
 		}
 		t.Skip(err)
 	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Dir(program(t, "cordon"))
 	lan, err := testlan.NewStandard(t.Context(), testlan.StandardOptions{
 		Customize: func(host string, o *testlan.HostOptions) {
-			o.Systemd = host == "appliance" || host == "alice"
+			if host != "appliance" && host != "alice" {
+				return
+			}
+			o.Systemd = true
+			o.Binds = []testlan.Bind{{Source: here, Target: mountedPackaging}, {Source: bin, Target: mountedBin}}
 		},
 	})
 	if err != nil {
@@ -60,29 +72,21 @@ func newLAN(t *testing.T) *testlan.Standard {
 	if _, err := lan.Appliance.WaitSystemd(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	// Whatever the machine that these hosts are copies of has of Cordon.
+	for _, h := range []*testlan.Host{lan.Appliance, lan.Alice} {
+		for _, d := range []string{"/etc/cordon", "/var/lib/cordon", "/run/cordon"} {
+			if err := h.Remove(d); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	return lan
 }
 
-// install puts programs, units and configuration where a package puts them, and
-// does what its scripts do: users, folders, systemd reads the units.
-func (m machine) install(services ...string) {
+// install installs services as an administrator does, with the script.
+func (m machine) install(services ...string) string {
 	m.Helper()
-	for _, d := range []string{"/etc/cordon", "/var/lib/cordon", "/run/cordon"} {
-		m.must(m.host.Remove(d))
-	}
-	for _, p := range programs {
-		m.must(m.host.CopyFile(program(m.T, p), "/usr/bin/"+p, 0o755))
-	}
-	m.must(m.host.CopyFile("sysusers.d/cordon.conf", "/usr/lib/sysusers.d/cordon.conf", 0o644))
-	m.must(m.host.CopyFile("tmpfiles.d/cordon.conf", "/usr/lib/tmpfiles.d/cordon.conf", 0o644))
-	m.must(m.host.CopyFile("sysctl.d/60-cordon.conf", "/usr/lib/sysctl.d/60-cordon.conf", 0o644))
-	for _, s := range services {
-		m.must(m.host.CopyFile("systemd/cordon-"+s+".service", "/usr/lib/systemd/system/cordon-"+s+".service", 0o644))
-		m.must(m.host.CopyFile("etc/cordon/"+s+".yaml", "/etc/cordon/"+s+".yaml", 0o644))
-	}
-	m.run("systemd-sysusers", "cordon.conf")
-	m.run("systemd-tmpfiles", "--create", "cordon.conf")
-	m.run("systemctl", "daemon-reload")
+	return m.run(append([]string{"env", "BIN=" + mountedBin, mountedPackaging + "/install.sh"}, services...)...)
 }
 
 func (m machine) must(err error) {

@@ -17,6 +17,9 @@ func (s *site) rulesOutliveTheEnforcer(t *testing.T) {
 	printer := s.lan.Printer
 	mac, err := printer.MAC(testlan.Port)
 	m.must(err)
+	if _, err := printer.Ping(t.Context(), testlan.WebIPv4, patience); err != nil {
+		t.Fatalf("the printer does not reach the internet before: %v", err)
+	}
 	var made wirev1.QuarantineEndpointResponse
 	m.must(m.admin(&made, "quarantine", mac.String(), "--reason", "a test", "--access", "none"))
 	cut := func(what string) {
@@ -25,7 +28,10 @@ func (s *site) rulesOutliveTheEnforcer(t *testing.T) {
 			t.Errorf("the printer reaches the internet %s", what)
 		}
 	}
-	m.until("the quarantine is in force", func() error { return expect(m.run("nft", "list", "ruleset"), mac.String()) })
+	// Its addresses come from the neighbours that the enforcer watches.
+	for _, element := range []string{mac.String(), testlan.PrinterIPv4.String()} {
+		m.until("the quarantine is in force", func() error { return expect(m.run("nft", "list", "ruleset"), element) })
+	}
 	cut("although it is quarantined")
 	m.systemctl("stop", "enforcer")
 	m.ended("enforcer", 0)
@@ -93,6 +99,25 @@ func (s *site) mitigatorRestarts(t *testing.T) {
 		t.Error("reload is offered")
 	}
 	m.must(s.connected(m, &status))
+}
+
+// upgraded installs once more over what runs: nothing that an administrator set
+// changes, and a restart is all that is left to do.
+func (s *site) upgraded(t *testing.T) {
+	m, _ := s.in(t)
+	before, err := m.host.ReadFile("/etc/cordon/mitigator.yaml")
+	m.must(err)
+	m.must(expect(m.install("mitigator", "enforcer"), "systemctl restart cordon-mitigator"))
+	after, err := m.host.ReadFile("/etc/cordon/mitigator.yaml")
+	m.must(err)
+	if string(after) != string(before) {
+		t.Errorf("the configuration was replaced by\n%s", after)
+	}
+	for _, service := range []string{"enforcer", "mitigator"} {
+		pid := m.property(service, "MainPID")
+		m.systemctl("restart", service)
+		s.back(t, service, pid)
+	}
 }
 
 // back waits until a service runs in another process than before, and the

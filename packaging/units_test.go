@@ -41,6 +41,7 @@ func TestServices(t *testing.T) {
 		{"enforcer stops and the rules stay", (*site).rulesOutliveTheEnforcer},
 		{"break glass beside the service", (*site).breakGlass},
 		{"mitigator restarts and all return", (*site).mitigatorRestarts},
+		{"installed again", (*site).upgraded},
 		{"killed", (*site).killed},
 		{"stuck", (*site).stuck},
 		{"faulty configuration", (*site).faultyConfiguration},
