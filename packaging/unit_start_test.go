@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cordon-security/cordon/internal/testlan"
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 )
 
@@ -122,8 +123,22 @@ func (s *site) alertsByGroup(t *testing.T) {
 	}
 	m.until("it reads", func() error { return s.healthy(m, &status) })
 	s.alertsBySocket(m)
-	if err := s.connected(m, &status); err != nil {
-		m.until("it reaches the enforcer still", func() error { return s.connected(m, &status) })
+	m.until("it reaches the enforcer still", func() error { return s.connected(m, &status) })
+	if watched := m.run("sh", "-c", "cat /proc/"+m.property("mitigator", "MainPID")+"/fdinfo/*"); !strings.Contains(watched, "inotify wd:") {
+		t.Error("it does not watch the file, it can only ask again and again")
+	}
+	s.ownAddressesKnown(m)
+}
+
+// ownAddressesKnown holds that the mitigator learned, by netlink, what its machine
+// is: that is never cut off.
+func (s *site) ownAddressesKnown(m machine) {
+	m.Helper()
+	mac, err := m.host.MAC(testlan.Bridge)
+	m.must(err)
+	var made wirev1.QuarantineEndpointResponse
+	if err := m.admin(&made, "quarantine", mac.String(), "--reason", "a test"); err == nil || !strings.Contains(err.Error(), "protected") {
+		m.Errorf("the machine's own MAC is cut off: %v %v", &made, err)
 	}
 }
 
@@ -178,6 +193,9 @@ func (s *site) agentEnrols(t *testing.T) {
 	alice.until("it comes by itself", func() error { return expect(alice.property("agent", "SubState"), "running") })
 	alice.systemctl("restart", "agent")
 	alice.started("agent", "root")
+	// What works outside of the sandbox works in it.
+	best, _, _ := strings.Cut(alice.run("cordon-agent", "doctor"), " ")
+	alice.must(expect(alice.property("agent", "StatusText"), "observing by "+best))
 	appliance.until("the agent is connected, and the endpoint is known as the agent's", func() error {
 		var list wirev1.ListAgentsResponse
 		if err := errors.Join(s.agentConnected(appliance), appliance.admin(&list, "agents")); err != nil {
