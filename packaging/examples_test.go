@@ -48,9 +48,10 @@ func check(t *testing.T, service, text string) (said string, code int) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	path := program(t, "cordon-"+service) // which may have to be built first
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program(t, "cordon-"+service), "check-config", "--config", file)
+	cmd := exec.CommandContext(ctx, path, "check-config", "--config", file)
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
