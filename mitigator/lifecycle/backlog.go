@@ -31,7 +31,8 @@ const (
 // copy but what a data source cannot send again and a device does not repeat. It
 // is safe for concurrent use.
 type backlog struct {
-	// wake is signalled when the disk was found full that was well before.
+	// wake is signalled when the disk was found full that was well before, and when
+	// something comes to wait while it counts as well.
 	wake chan struct{}
 
 	mu sync.Mutex
@@ -70,9 +71,23 @@ func (b *backlog) heed(err error, now time.Time) {
 		return
 	}
 	b.since = now
+	b.rouse()
+}
+
+// rouse wakes who carries out what waits. The caller holds the lock.
+func (b *backlog) rouse() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
+	}
+}
+
+// added sees to it that what was just added is carried out, also when the last of
+// what it queued behind went in the meantime and nobody watches any more. The
+// caller holds the lock.
+func (b *backlog) added() {
+	if b.since.IsZero() {
+		b.rouse()
 	}
 }
 
@@ -95,6 +110,7 @@ func (b *backlog) add(batch intake.Batch) error {
 	}
 	b.size += cost
 	b.batches = append(b.batches, batch)
+	b.added()
 	return nil
 }
 
@@ -136,6 +152,7 @@ func (b *backlog) keep(events []event.Classified) {
 			b.containments = append(b.containments, c)
 		}
 	}
+	b.added()
 }
 
 func (b *backlog) takeContainments() []event.Classified {
@@ -168,6 +185,7 @@ func (b *backlog) addBindings(news []seen) error {
 			b.bindings = append(b.bindings, n)
 		}
 	}
+	b.added()
 	return nil
 }
 
@@ -205,6 +223,7 @@ func (b *backlog) addStatuses(device string, statuses []*wirev1.QuarantineStatus
 	for _, s := range statuses {
 		b.statuses[statusKey{device, s.GetQuarantineId()}] = s
 	}
+	b.added()
 	return nil
 }
 

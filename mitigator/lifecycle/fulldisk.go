@@ -111,11 +111,16 @@ func (e *Engine) watchDisk(ctx context.Context) {
 			return
 		case <-e.backlog.wake:
 		}
-		e.log.Error("the disk is full: what is in force stays, and what comes in waits in memory; make room")
+		full := !e.backlog.held().since.IsZero()
+		if full {
+			e.log.Error("the disk is full: what is in force stays, and what comes in waits in memory; make room")
+		}
 		if !e.untilRoom(ctx) {
 			return
 		}
-		e.log.Info("the disk has room again, and nothing waits for it")
+		if full {
+			e.log.Info("the disk has room again, and nothing waits for it")
+		}
 	}
 }
 
