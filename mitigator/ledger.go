@@ -94,7 +94,8 @@ func (l ledger) SetCertificate(ctx context.Context, id, serial string, expires t
 
 // RevokeAgent implements fleet.Store.
 func (l ledger) RevokeAgent(ctx context.Context, id string, at time.Time, by, reason string) error {
-	return l.store.Update(ctx, func(tx store.Tx) error { return unknown(tx.RevokeAgent(id, at, by, reason)) })
+	// A stolen agent must be shut out on a full disk too.
+	return l.store.Update(store.Urgent(ctx), func(tx store.Tx) error { return unknown(tx.RevokeAgent(id, at, by, reason)) })
 }
 
 func (l ledger) change(ctx context.Context, id string, fn func(*fleet.Agent)) error {
