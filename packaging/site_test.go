@@ -21,7 +21,7 @@ import (
 
 const (
 	// patience is how long something may take that should be quick.
-	patience = 40 * time.Second
+	patience = time.Minute
 	evePath  = "/var/log/suricata/eve.json"
 	dropIns  = "/etc/systemd/system/"
 	// where a host sees this folder and the built programs

@@ -154,7 +154,7 @@ func (s *site) stuck(t *testing.T) {
 	before := map[string]string{}
 	machines := s.machines(t)
 	for service, m := range machines {
-		m.dropIn(service, "watchdog", "WatchdogSec=3\n")
+		m.dropIn(service, "watchdog", "WatchdogSec=5\n")
 		m.systemctl("restart", service)
 		before[service] = m.property(service, "MainPID")
 	}
