@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -287,7 +288,7 @@ func (l *Link) syncOnce(ctx context.Context) (done bool, err error) {
 		return false, fmt.Errorf("read orders: %w", err)
 	}
 	if !fits {
-		return false, l.snapshot(ctx, epoch)
+		return false, l.resync(ctx, st.Held, epoch)
 	}
 	rev := &wirev1.Revision{Epoch: epoch, Number: head}
 	if head == st.Held.GetNumber() {
@@ -349,6 +350,39 @@ func (l *Link) delta(ctx context.Context, base, rev *wirev1.Revision, orders []s
 			held.GetEpoch(), held.GetNumber(), rev.GetEpoch(), rev.GetNumber(), resp.GetDetail())
 	}
 	return l.applied(ctx, rev, resp)
+}
+
+// resync sends the device all that it shall hold. A device that holds orders from
+// after this history's last has them from one that is gone: the store was put back
+// from a backup, or made anew while the clock was wrong. It would refuse what is
+// older for ever, so a new epoch begins.
+func (l *Link) resync(ctx context.Context, held *wirev1.Revision, epoch uint64) error {
+	var head uint64
+	err := l.store.View(ctx, func(v store.View) (err error) {
+		_, head, _, err = v.Orders(math.MaxInt64, 1)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read the last order: %w", err)
+	}
+	ours := &wirev1.Revision{Epoch: epoch, Number: head}
+	if newer(ours, held) == ours {
+		return l.snapshot(ctx, epoch)
+	}
+	err = l.store.Update(store.Urgent(ctx), func(tx store.Tx) (err error) {
+		epoch, err = tx.BeginEpoch(held.GetEpoch())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("begin an epoch above the device's: %w", err)
+	}
+	l.log.Warn("the device holds orders that this mitigator's store does not know: was it put back from a backup? What the store has counts from now on",
+		"held", revisionText(held), "store", revisionText(ours), "epoch", epoch)
+	return l.snapshot(ctx, epoch)
+}
+
+func revisionText(r *wirev1.Revision) string {
+	return fmt.Sprintf("%d.%d", r.GetEpoch(), r.GetNumber())
 }
 
 // snapshot sends all that the device shall hold, in parts.

@@ -110,7 +110,8 @@ type View interface {
 	Orders(after uint64, limit int) (orders []Order, head uint64, ok bool, err error)
 	// Snapshot lists every quarantine that a device shall hold, and the revision.
 	Snapshot() (quarantines []threat.Quarantine, head uint64, err error)
-	// Epoch is this history of orders: it grows when a store is made anew.
+	// Epoch is this history of orders: it grows when a store is made anew, and with
+	// BeginEpoch.
 	Epoch() (uint64, error)
 
 	Events(beforeID int64, limit int) ([]event.Record, error)
@@ -166,6 +167,9 @@ type Tx interface {
 	// quarantine again. It returns the new revision, or ErrNotFound when there is
 	// no such quarantine.
 	AddOrder(quarantineID string) (uint64, error)
+	// BeginEpoch makes this history of orders a new one, above the epoch that is
+	// given, and returns it. Every device then needs a snapshot.
+	BeginEpoch(above uint64) (uint64, error)
 
 	// AddEvent stores a classified event, sets its ID and returns true; or returns
 	// false when one with the same source and key is there already.

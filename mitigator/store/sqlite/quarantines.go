@@ -173,3 +173,17 @@ func (s *session) Epoch() (uint64, error) {
 	}
 	return strconv.ParseUint(v, 10, 64)
 }
+
+// BeginEpoch implements store.Tx.
+func (s *session) BeginEpoch(above uint64) (uint64, error) {
+	now, err := s.Epoch()
+	if err != nil {
+		return 0, err
+	}
+	next := max(now, above) + 1
+	if next == 0 {
+		return 0, errors.New("begin an epoch: there is none above the last")
+	}
+	err = s.change("begin an epoch", `UPDATE setting SET value = ? WHERE name = 'epoch'`, strconv.FormatUint(next, 10))
+	return next, err
+}

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"math"
 	"slices"
 	"testing"
 
@@ -69,4 +70,38 @@ func trimmed(t *testing.T, open func() store.Store) {
 		}
 		return nil
 	})
+}
+
+// newEpoch holds that a new epoch is above both what the store had and what it is
+// told, and lasts.
+func newEpoch(t *testing.T, open func() store.Store) {
+	s := open()
+	first := epochOf(t, s)
+	for _, above := range []uint64{0, first + 1000, 5} {
+		before := epochOf(t, s)
+		var got uint64
+		update(t, s, func(tx store.Tx) (err error) {
+			got, err = tx.BeginEpoch(above)
+			return err
+		})
+		if got <= before || got <= above || got != epochOf(t, s) {
+			t.Errorf("the epoch after %d, above %d, is %d, and the store says %d", before, above, got, epochOf(t, s))
+		}
+	}
+	last := epochOf(t, s)
+	err := s.Update(t.Context(), func(tx store.Tx) error {
+		_, err := tx.BeginEpoch(math.MaxUint64)
+		return err
+	})
+	if err == nil || epochOf(t, s) != last {
+		t.Errorf("above the last epoch that there can be came %d, %v", epochOf(t, s), err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open()
+	defer s.Close()
+	if got := epochOf(t, s); got != last {
+		t.Errorf("after a restart the epoch is %d, it was %d", got, last)
+	}
 }

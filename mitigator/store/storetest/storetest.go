@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) store.Store) {
 		"a token is used once":                             tokens,
 		"what is not there is not found":                   missing,
 		"the log of orders ends in a snapshot":             trimmed,
+		"a new epoch is above the last":                    newEpoch,
 		"retention removes events":                         pruneEvents,
 		"retention removes threats and quarantines":        pruneThreats,
 		"retention removes endpoints and bindings":         pruneEndpoints,
