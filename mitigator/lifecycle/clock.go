@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -28,10 +29,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	beside.Go(func() { e.watchRetention(ctx) })
 	held := time.NewTicker(heldRetry)
 	defer held.Stop()
+	clock := time.Now()
 	for {
 		// A deadline that could not be carried out is still due: without the pause
 		// a full disk would be hammered.
-		wait, err := heldRetry, e.Sweep(ctx)
+		wait, err := heldRetry, e.followClock(ctx, &clock)
+		if err == nil {
+			err = e.Sweep(ctx)
+		}
 		if err == nil {
 			wait, err = e.untilDue(ctx)
 		}
@@ -52,6 +57,55 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		due.Stop()
 	}
+}
+
+// setSlack is how far the clock may be set without the deadlines of tasks moving:
+// well below the least that an agent is given.
+const setSlack = 5 * time.Second
+
+// followClock moves the deadlines of tasks when the wall clock went otherwise than
+// time did since last, and makes last now. After a machine was suspended, or a
+// clock was put right, agents would count as not answering that had no time to,
+// and their endpoints would be cut off.
+func (e *Engine) followClock(ctx context.Context, last *time.Time) error {
+	now := time.Now()
+	by := setBy(*last, now)
+	if by.Abs() > setSlack {
+		if err := e.shiftTasks(ctx, by); err != nil {
+			return fmt.Errorf("move the deadlines of tasks with the clock: %w", err)
+		}
+	}
+	*last = now
+	return nil
+}
+
+// setBy is by how much the wall clock was set between two readings. Round drops
+// the monotonic part.
+func setBy(last, now time.Time) time.Duration {
+	return now.Round(0).Sub(last.Round(0)) - now.Sub(last)
+}
+
+// afterAll is later than any deadline.
+var afterAll = time.Unix(1<<40, 0)
+
+func (e *Engine) shiftTasks(ctx context.Context, by time.Duration) error {
+	return e.urgently(ctx, func(j *job) error {
+		open, err := j.tx.TasksDue(afterAll, math.MaxInt32)
+		if err != nil {
+			return err
+		}
+		for _, t := range open {
+			t.CreatedAt, t.HoldUntil = t.CreatedAt.Add(by), t.HoldUntil.Add(by)
+			if !t.DeliveredAt.IsZero() {
+				t.DeliveredAt = t.DeliveredAt.Add(by)
+			}
+			if err := j.tx.SetTask(t); err != nil {
+				return err
+			}
+		}
+		j.say("the clock was set, or the machine was suspended: the deadlines of tasks moved with it", "by", by, "tasks", len(open))
+		return nil
+	})
 }
 
 func (e *Engine) untilDue(ctx context.Context) (time.Duration, error) {

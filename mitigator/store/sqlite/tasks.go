@@ -65,7 +65,7 @@ func (s *session) AddTask(t threat.Task) error {
 
 // SetTask implements store.Tx.
 func (s *session) SetTask(t threat.Task) error {
-	return s.change("set task "+t.ID, `UPDATE task SET state = ?, hold_until = ?, delivered_at = ?, work_limit = ?,
-		ended_at = ?, due_at = ?, result = ? WHERE id = ?`, string(t.State), micros(t.HoldUntil), micros(t.DeliveredAt),
+	return s.change("set task "+t.ID, `UPDATE task SET state = ?, created_at = ?, hold_until = ?, delivered_at = ?,
+		work_limit = ?, ended_at = ?, due_at = ?, result = ? WHERE id = ?`, string(t.State), micros(t.CreatedAt), micros(t.HoldUntil), micros(t.DeliveredAt),
 		int64(t.Limit), micros(t.EndedAt), micros(t.Due()), t.Result, t.ID)
 }
