@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"time"
-
-	"golang.org/x/net/netutil"
 )
 
 const (
@@ -20,7 +18,10 @@ const (
 	webIdleTimeout   = 2 * time.Minute
 	webHeaderBytes   = 32 << 10
 	webConnections   = 512
-	webStopTimeout   = 5 * time.Second
+	// webShare is how many of them one source may have: many times what a browser
+	// opens.
+	webShare       = 64
+	webStopTimeout = 5 * time.Second
 )
 
 // serveWeb serves administrators and browsers until ctx ends.
@@ -38,7 +39,7 @@ func (m *Mitigator) serveWeb(ctx context.Context, listener net.Listener) error {
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.ServeTLS(netutil.LimitListener(listener, webConnections), "", "") }()
+	go func() { failed <- server.ServeTLS(newSharedListener(listener, webConnections, webShare), "", "") }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve administrators on %s: %w", listener.Addr(), err)
