@@ -118,15 +118,27 @@ func (c *Config) validateGuard() error {
 	if c.Cap.MaxAtOnce < 0 || c.Cap.MaxNew < 0 || c.Cap.Window < 0 {
 		return config.Invalid("cap", "must not have negative values")
 	}
+	if c.Cap.MaxNew > 0 && c.Cap.Window == 0 {
+		return config.Invalid("cap.window", "must be more than 0 for max_new to count in it")
+	}
 	if _, err := guard.New(c.protected(), c.limit()); err != nil {
 		return config.Invalid("protected", "%w", err)
 	}
-	return nil
+	var errs []error
+	for i, p := range c.Protected.Addresses {
+		// One machine's address with the mask of its network would protect them all,
+		// and nothing would ever be cut off.
+		if p.IsValid() && p != p.Masked() {
+			errs = append(errs, config.Invalid(fmt.Sprintf("protected.addresses[%d]", i),
+				"%s has bits below its mask; did you mean %s, or all of %s?", p, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()), p.Masked()))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (c *Config) validateDevices() error {
 	var errs []error
-	names := map[string]bool{}
+	names, sockets := map[string]bool{}, map[string]bool{}
 	for i, d := range c.Devices {
 		if d.Name == "" || names[d.Name] {
 			errs = append(errs, config.Invalid(fmt.Sprintf("devices[%d].name", i), "must be there, and unlike the others"))
@@ -134,7 +146,10 @@ func (c *Config) validateDevices() error {
 		names[d.Name] = true
 		if !filepath.IsAbs(d.Socket) {
 			errs = append(errs, config.Invalid(fmt.Sprintf("devices[%d].socket", i), "must be an absolute path, not %q", d.Socket))
+		} else if path := filepath.Clean(d.Socket); sockets[path] {
+			errs = append(errs, config.Invalid(fmt.Sprintf("devices[%d].socket", i), "%q is another device's already", d.Socket))
 		}
+		sockets[filepath.Clean(d.Socket)] = true
 	}
 	return errors.Join(errs...)
 }

@@ -49,15 +49,19 @@ func TestDocsExample(t *testing.T) {
 // TestRefused holds that what cannot work is refused at its line.
 func TestRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		"state_dir: relative":                                            "m.yaml:1",
-		"agents:\n  listen: nonsense":                                    "m.yaml:2",
-		"admin:\n  address: not-an-address":                              "m.yaml:2",
-		"policy:\n  mode: attack":                                        "attack",
-		"protected:\n  macs: [nonsense]":                                 "m.yaml:2",
-		"cap:\n  max_at_once: -1":                                        "cap",
-		"devices:\n  - {name: a, socket: relative}":                      "m.yaml:2",
-		"devices:\n  - {name: a, socket: /a}\n  - {name: a, socket: /b}": "m.yaml:3",
-		"sources:\n  - {name: eve, kind: suricata-file, path: /e}":       "home_networks.include",
+		"state_dir: relative":                                             "m.yaml:1",
+		"agents:\n  listen: nonsense":                                     "m.yaml:2",
+		"admin:\n  address: not-an-address":                               "m.yaml:2",
+		"policy:\n  mode: attack":                                         "attack",
+		"protected:\n  macs: [nonsense]":                                  "m.yaml:2",
+		"cap:\n  max_at_once: -1":                                         "cap",
+		"devices:\n  - {name: a, socket: relative}":                       "m.yaml:2",
+		"devices:\n  - {name: a, socket: /a}\n  - {name: a, socket: /b}":  "m.yaml:3",
+		"sources:\n  - {name: eve, kind: suricata-file, path: /e}":        "home_networks.include",
+		"protected:\n  addresses:\n    - 10.0.0.0/24\n    - 10.0.0.1/24":  "m.yaml:4",
+		"protected:\n  addresses: [10.0.0.1/24]":                          "10.0.0.1/32",
+		"cap:\n  window: 0s":                                              "m.yaml:2",
+		"devices:\n  - {name: a, socket: /a}\n  - {name: b, socket: //a}": "m.yaml:3",
 		"unknown: 1": "m.yaml:1",
 	} {
 		c := DefaultConfig()
