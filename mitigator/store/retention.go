@@ -60,6 +60,7 @@ type Cutoffs struct {
 	// MaxEvents is how many of the newest events are kept; 0 does not limit.
 	MaxEvents int64
 	Threats   time.Time
+	// Endpoints is also for bindings of a MAC that is no endpoint's.
 	Endpoints time.Time
 	Bindings  time.Time
 	// From is where to go on: Pruned.Next of the call before, zero at first.
@@ -68,7 +69,7 @@ type Cutoffs struct {
 
 // Position is how far a walk of Prune has come.
 type Position struct {
-	Event, Endpoint int64
+	Event, Endpoint, Binding int64
 }
 
 // Pruned is what one call of Prune removed.

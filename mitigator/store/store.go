@@ -133,6 +133,8 @@ type View interface {
 	// CountUnknown counts, up to a limit, the endpoints known by nothing but an
 	// address: without MAC and without agent.
 	CountUnknown(limit int) (int, error)
+	// CountEndpoints counts them, and with them the addresses whose MAC is no
+	// endpoint's. It may walk over all: it is not for what must be fast.
 	CountEndpoints() (int, error)
 	EndpointsByHostname(name string) ([]endpoint.Endpoint, error)
 	Endpoints(afterID int64, limit int) ([]endpoint.Endpoint, error)

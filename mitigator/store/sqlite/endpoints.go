@@ -62,7 +62,8 @@ func (s *session) CountUnknown(limit int) (int, error) {
 
 // CountEndpoints implements store.View.
 func (s *session) CountEndpoints() (int, error) {
-	n, err := one(s, scanInt, `SELECT count(*) FROM endpoint`)
+	n, err := one(s, scanInt, `SELECT (SELECT count(*) FROM endpoint) + (SELECT count(*) FROM binding b WHERE b.ended = 0
+		AND NOT EXISTS (SELECT 1 FROM endpoint_mac m WHERE m.mac = b.mac))`)
 	return int(n), err
 }
 

@@ -36,6 +36,7 @@ func (s *session) Prune(c store.Cutoffs, limit int) (store.Pruned, error) {
 		{"quarantines", !c.Threats.IsZero(), p.quarantines},
 		{"threats", !c.Threats.IsZero(), p.threats},
 		{"endpoints", !c.Endpoints.IsZero(), p.endpoints},
+		{"strangers", !c.Endpoints.IsZero(), p.strangers},
 	} {
 		if !step.on {
 			continue
@@ -198,17 +199,17 @@ func (p *pruner) threats() error {
 	return nil
 }
 
-type endpointUse struct {
+type use struct {
 	id     int64
 	unused bool
 }
 
-func scanEndpointUse(r row) (e endpointUse, err error) { return e, r.Scan(&e.id, &e.unused) }
+func scanUse(r row) (e use, err error) { return e, r.Scan(&e.id, &e.unused) }
 
 // endpoints walks by number. When a machine was last seen is what its bindings say.
 func (p *pruner) endpoints() error {
 	before := micros(p.Cutoffs.Endpoints)
-	window, err := list(p.session, scanEndpointUse, `SELECT e.id, e.agent_id = '' AND e.last_seen < ?
+	window, err := list(p.session, scanUse, `SELECT e.id, e.agent_id = '' AND e.last_seen < ?
 		AND NOT EXISTS (SELECT 1 FROM threat t WHERE t.endpoint_id = e.id)
 		AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.endpoint_id = e.id)
 		AND NOT EXISTS (SELECT 1 FROM endpoint_mac m JOIN binding b ON b.mac = m.mac
@@ -245,5 +246,28 @@ func (p *pruner) removeEndpoint(id int64) error {
 		return err
 	}
 	p.Pruned.Endpoints++
+	return nil
+}
+
+// strangers removes bindings that hold of MACs which are no endpoint's, such as
+// neighbours outside the home networks: anybody can make them up.
+func (p *pruner) strangers() error {
+	window, err := list(p.session, scanUse, `SELECT b.id, b.ended = 0 AND b.last_seen < ?
+		AND NOT EXISTS (SELECT 1 FROM endpoint_mac m WHERE m.mac = b.mac)
+		FROM binding b WHERE b.id > ? ORDER BY b.id LIMIT ?`, micros(p.Cutoffs.Endpoints), p.Next.Binding, p.budget)
+	if err != nil {
+		return err
+	}
+	for _, b := range window {
+		p.budget--
+		p.Next.Binding = b.id
+		if !b.unused {
+			continue
+		}
+		if _, err := p.exec(`DELETE FROM binding WHERE id = ?`, b.id); err != nil {
+			return err
+		}
+		p.Pruned.Bindings++
+	}
 	return nil
 }
