@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 const (
 	programDir = "/usr/local/bin/"
 	stateDir   = "/var/lib/cordon"
+	logFile    = "/var/log/cordon-bench.log"
 	patience   = time.Minute
 )
 
@@ -86,7 +87,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-trimpath", "-o", dir, ".", "../cordon-enforcer", "../cordon-agent")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, ".", "../cordon-enforcer", "../cordon-agent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
@@ -103,7 +104,6 @@ type rig struct {
 	device    *testlan.Process
 	mitigator *testlan.Process
 	admin     wirev1connect.AdminServiceClient
-	log       logBuffer
 }
 
 // newRig starts both programs with so many quarantines in force, and a policy.
@@ -129,7 +129,10 @@ func newRig(t testing.TB, quarantines int, policy string) *rig {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the programs said:\n%s", r.log.tail())
+			for _, h := range []*testlan.Host{r.lan.Appliance, r.lan.Alice} {
+				said, err := h.ReadFile(logFile)
+				t.Logf("the programs of %s said (%v):\n%s", h.Name(), err, said[max(0, len(said)-8<<10):])
+			}
 		}
 		if err := r.lan.Close(); err != nil {
 			t.Error(err)
@@ -151,7 +154,6 @@ func newRig(t testing.TB, quarantines int, policy string) *rig {
 	r.mitigator = r.start(h, "cordon-mitigator")
 	r.eventually("the mitigator has its device and its source", r.connected)
 	r.eventually("every quarantine is in force", func() error { return r.inForce(quarantines) })
-	r.settled(r.mitigator)
 	return r
 }
 
@@ -169,7 +171,7 @@ func needRoot(t testing.TB) {
 func (r *rig) start(h *testlan.Host, program string) *testlan.Process {
 	r.Helper()
 	p, err := h.Start(r.Context(), testlan.Cmd{
-		Path: programDir + program, Args: []string{program, "run"}, Stdout: &r.log, Stderr: &r.log,
+		Path: programDir + program, Args: []string{program, "run"}, Log: logFile,
 	})
 	if err != nil {
 		r.Fatal(err)
@@ -401,26 +403,4 @@ func (r *rig) introduce(h, other *testlan.Host, a net.IP) {
 	if err != nil {
 		r.Fatal(err)
 	}
-}
-
-// logBuffer keeps what the programs say; it is safe for concurrent use.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// tail is the last of it.
-func (l *logBuffer) tail() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	const most = 8 << 10
-	b := l.b.Bytes()
-	return string(b[max(0, len(b)-most):])
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -9,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-security/cordon/internal/testlan"
 )
 
 // stages sees from outside when the two programs write to their files: the
@@ -79,4 +82,27 @@ func (s *stages) since(from time.Time) (wal, journal time.Time) {
 	}
 	s.writes = s.writes[:0]
 	return wal, journal
+}
+
+// waited is how long a program's threads were ready to run and had no processor
+// (the second field of schedstat), together.
+func (r *rig) waited(p *testlan.Process) time.Duration {
+	r.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.PID()))
+	if err != nil || len(files) == 0 {
+		r.Fatal("no schedstat", err)
+	}
+	var sum time.Duration
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // the thread has ended
+		}
+		var ran, waited int64
+		if _, err := fmt.Sscan(string(b), &ran, &waited); err != nil {
+			r.Fatal(err)
+		}
+		sum += time.Duration(waited)
+	}
+	return sum
 }
