@@ -1,10 +1,14 @@
 package mitigator
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cordon-security/cordon/internal/guard"
@@ -12,13 +16,59 @@ import (
 )
 
 // fleetGuard applies the rules of package guard to the whole fleet: the life
-// cycle asks it before every quarantine, whoever orders it.
+// cycle asks it before every quarantine, whoever orders it. The machine's own
+// addresses, which come and go with leases and cables, are always among what it
+// protects.
 type fleetGuard struct {
-	rules *guard.Guard
+	listed []guard.Protected
+	limit  guard.Cap
+	rules  atomic.Pointer[guard.Guard]
+}
+
+// ownEvery is how often the machine's own addresses are looked at.
+const ownEvery = 5 * time.Second
+
+// newFleetGuard also returns the machine's own addresses.
+func newFleetGuard(listed []guard.Protected, limit guard.Cap) (*fleetGuard, []netip.Addr, error) {
+	g := &fleetGuard{listed: listed, limit: limit}
+	own, err := g.refresh()
+	return g, own, err
+}
+
+func (g *fleetGuard) refresh() ([]netip.Addr, error) {
+	own, protected, err := ownAddresses()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := guard.New(slices.Concat(g.listed, protected), g.limit)
+	if err != nil {
+		return nil, err
+	}
+	g.rules.Store(rules)
+	return own, nil
+}
+
+// Run keeps up with the machine's own addresses until ctx ends.
+func (g *fleetGuard) Run(ctx context.Context, log *slog.Logger) error {
+	tick := time.NewTicker(ownEvery)
+	defer tick.Stop()
+	failed := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		_, err := g.refresh()
+		if err != nil && !failed {
+			log.Error("own addresses not looked at; those of before stay protected", "err", err)
+		}
+		failed = err != nil
+	}
 }
 
 // Check implements lifecycle.Guard.
-func (g fleetGuard) Check(now time.Time, e endpoint.Endpoint, bindings []endpoint.Binding, recent []time.Time, active int) error {
+func (g *fleetGuard) Check(now time.Time, e endpoint.Endpoint, bindings []endpoint.Binding, recent []time.Time, active int) error {
 	macs := make([]guard.MAC, len(e.MACs))
 	for i, m := range e.MACs {
 		macs[i] = guard.MAC(m)
@@ -27,11 +77,12 @@ func (g fleetGuard) Check(now time.Time, e endpoint.Endpoint, bindings []endpoin
 	for i, b := range bindings {
 		addresses[i] = b.Addr
 	}
+	rules := g.rules.Load()
 	// What may never be cut off is said first: waiting at the cap would not help it.
 	for _, refusal := range []*guard.Refusal{
-		g.rules.Check(macs, addresses),
-		g.rules.Cap().CheckTotal(active, 1),
-		g.rules.Cap().CheckRate(recent, 1, now),
+		rules.Check(macs, addresses),
+		rules.Cap().CheckTotal(active, 1),
+		rules.Cap().CheckRate(recent, 1, now),
 	} {
 		if refusal != nil {
 			return refusal
@@ -41,16 +92,16 @@ func (g fleetGuard) Check(now time.Time, e endpoint.Endpoint, bindings []endpoin
 }
 
 // AtCap implements lifecycle.Guard.
-func (g fleetGuard) AtCap(err error) bool {
+func (g *fleetGuard) AtCap(err error) bool {
 	var refusal *guard.Refusal
 	return errors.As(err, &refusal) && (refusal.Rule == guard.RuleCapTotal || refusal.Rule == guard.RuleCapRate)
 }
 
 // Window implements lifecycle.Guard.
-func (g fleetGuard) Window() time.Duration { return g.rules.Cap().Window }
+func (g *fleetGuard) Window() time.Duration { return g.limit.Window }
 
 // AtOnce implements lifecycle.Guard.
-func (g fleetGuard) AtOnce() int { return g.rules.Cap().AtOnce }
+func (g *fleetGuard) AtOnce() int { return g.limit.AtOnce }
 
 // ownAddresses lists this machine's addresses and MACs. Cutting itself off would
 // end every way to release anything.

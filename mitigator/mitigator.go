@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cordon-security/cordon/internal/dirlock"
-	"github.com/cordon-security/cordon/internal/guard"
 	"github.com/cordon-security/cordon/internal/pki"
 	"github.com/cordon-security/cordon/mitigator/admin"
 	"github.com/cordon-security/cordon/mitigator/api"
@@ -48,6 +48,7 @@ type Mitigator struct {
 	admins net.Listener
 	store  store.Store
 	server *pki.Server
+	guard  *fleetGuard
 	engine *lifecycle.Engine
 	fleet  *fleet.Fleet
 	intake *intake.Pipeline
@@ -92,12 +93,8 @@ func (m *Mitigator) open(ctx context.Context, o Options) error {
 	if m.lock, err = dirlock.Try(dir); err != nil {
 		return fmt.Errorf("state directory %s: %w", dir, err)
 	}
-	own, protected, err := ownAddresses()
-	if err != nil {
-		return err
-	}
-	rules, err := guard.New(append(m.config.protected(), protected...), m.config.limit())
-	if err != nil {
+	var own []netip.Addr
+	if m.guard, own, err = newFleetGuard(m.config.protected(), m.config.limit()); err != nil {
 		return err
 	}
 	ca, err := OpenCA(dir)
@@ -117,7 +114,7 @@ func (m *Mitigator) open(ctx context.Context, o Options) error {
 	if o.WrapStore != nil {
 		m.store = o.WrapStore(m.store)
 	}
-	if err := m.openLifecycle(fleetGuard{rules}, ca); err != nil {
+	if err := m.openLifecycle(m.guard, ca); err != nil {
 		return err
 	}
 	return m.openWeb(o.Version)
@@ -237,6 +234,7 @@ func (m *Mitigator) Run(ctx context.Context, ready func()) error {
 	group.Go(func() error { return m.serveWeb(ctx, m.admins) })
 	group.Go(func() error { return m.engine.Run(ctx) })
 	group.Go(func() error { return m.intake.Run(ctx) })
+	group.Go(func() error { return m.guard.Run(ctx, m.log) })
 	for _, l := range m.links {
 		group.Go(func() error { return l.Run(ctx) })
 	}
