@@ -85,7 +85,7 @@ func TestQuarantineThatIsNotEnforced(t *testing.T) {
 		{"held", exitRefused, "raise the cap"},
 		{"refused", exitRefused, "protected list"},
 		{"suspended", exitRefused, "cordon-enforcer resume"},
-		{"ordered", exitOK, ""},
+		{"ordered", exitOK, "cordon status"},
 		{"in-force", exitOK, ""},
 	} {
 		a := newAppliance(t)
@@ -98,6 +98,21 @@ func TestQuarantineThatIsNotEnforced(t *testing.T) {
 		}
 		if !strings.Contains(got.out, quarantineWords(c.state)) {
 			t.Errorf("%s: %q", c.state, got.out)
+		}
+	}
+}
+
+// A release that the device has not carried out is not told as done.
+func TestReleaseThatIsNotCarriedOut(t *testing.T) {
+	for state, words := range map[string][2]string{
+		"releasing": {"bob is not free yet", "cordon status"},
+		"ended":     {"bob is released", ""},
+	} {
+		a := newAppliance(t)
+		a.answers["ReleaseEndpoint"] = &wirev1.ReleaseEndpointResponse{Quarantines: []*wirev1.QuarantineInfo{{Id: "q-1", EndpointName: "bob", State: state}}}
+		got := a.run("release", "bob", "--threat-is-gone")
+		if got.code != exitOK || !strings.Contains(got.out, words[0]) || !strings.Contains(got.err, words[1]) || words[1] == "" && got.err != "" {
+			t.Errorf("%s: exit code %d, %q, %q", state, got.code, got.out, got.err)
 		}
 	}
 }

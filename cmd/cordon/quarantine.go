@@ -72,6 +72,9 @@ func (s *session) notEnforced(q *wirev1.QuarantineInfo) error {
 		f.hint = "the protected list on the enforcement device decides, and only a person at the device can change it"
 	case "suspended":
 		f.hint = "break glass is on; `cordon-enforcer resume` on the device ends it"
+	case "ordered":
+		s.say("hint: the device has not answered yet: `cordon quarantines` shows when it is in force, `cordon status` whether the device is connected")
+		return nil
 	default:
 		return nil
 	}
@@ -98,14 +101,25 @@ func (c *releaseCommand) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.show(m, func(p *page) {
+	err = s.show(m, func(p *page) {
 		for _, q := range m.GetQuarantines() {
-			p.line(cell{q.GetEndpointName() + " is released", good}, text(fmt.Sprintf(" from quarantine %s (%s)", q.GetId(), q.GetState())))
+			name, from := q.GetEndpointName(), " from quarantine "+q.GetId()
+			if q.GetState() == "releasing" {
+				p.line(cell{name + " is not free yet", care}, text(": its release"+from+" is ordered, not read back as gone"))
+				continue
+			}
+			p.line(cell{name + " is released", good}, text(from))
 		}
 		if len(m.GetQuarantines()) == 0 {
 			p.line(text(c.Endpoint + " had no quarantine"))
 		}
 	})
+	for _, q := range m.GetQuarantines() {
+		if q.GetState() == "releasing" {
+			s.say("hint: the device has not answered yet: `cordon quarantines` lists %s until it has, `cordon status` says whether the device is connected", q.GetEndpointName())
+		}
+	}
+	return err
 }
 
 // confirm wants the word that the threat is gone: the flag, or an answer.

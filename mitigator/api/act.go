@@ -67,7 +67,7 @@ func (a *API) QuarantineEndpoint(ctx context.Context, r *connect.Request[wirev1.
 	if err != nil {
 		return nil, wireError(err)
 	}
-	return connect.NewResponse(&wirev1.QuarantineEndpointResponse{Quarantine: quarantine(q, ep.Name())}), nil
+	return connect.NewResponse(&wirev1.QuarantineEndpointResponse{Quarantine: quarantine(a.settled(ctx, q), ep.Name())}), nil
 }
 
 func (a *API) quarantinable(ctx context.Context, name string) (endpoint.Endpoint, error) {
@@ -104,7 +104,7 @@ func (a *API) ReleaseEndpoint(ctx context.Context, r *connect.Request[wirev1.Rel
 	if err != nil {
 		return nil, wireError(err)
 	}
-	return connect.NewResponse(&wirev1.ReleaseEndpointResponse{Quarantines: []*wirev1.QuarantineInfo{quarantine(q, ep.Name())}}), nil
+	return connect.NewResponse(&wirev1.ReleaseEndpointResponse{Quarantines: []*wirev1.QuarantineInfo{quarantine(a.settled(ctx, q), ep.Name())}}), nil
 }
 
 // CloseThreat implements AdminService.

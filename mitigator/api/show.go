@@ -245,6 +245,17 @@ func (a *API) ListQuarantines(ctx context.Context, r *connect.Request[wirev1.Lis
 		if err != nil {
 			return err
 		}
+		if r.Msg.GetActiveOnly() {
+			// Until the device has let it go, the endpoint is cut off.
+			going, err := v.QuarantinesIn(threat.QuarantineReleasing, bounded(r.Msg.GetLimit()))
+			if err != nil {
+				return err
+			}
+			all = append(going, all...)
+			if n := bounded(r.Msg.GetLimit()); n > 0 {
+				all = all[:min(n, len(all))]
+			}
+		}
 		for _, q := range all {
 			name, err := nameOf(v, q.EndpointID)
 			if err != nil {
