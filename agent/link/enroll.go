@@ -60,7 +60,7 @@ func Enroll(ctx context.Context, o EnrollOptions) (agentID string, err error) {
 		o.Server = o.Token.Server
 	}
 	if o.Server == "" {
-		return "", errors.New("enrol: the token names no mitigator; give its address as HOST:PORT")
+		return "", errors.New("enrol: the token does not say where the mitigator is: give its address with --server HOST:PORT, such as appliance.example:7443")
 	}
 	if err := pki.CheckServer(o.Server); err != nil {
 		return "", fmt.Errorf("enrol: %w", err)

@@ -64,6 +64,9 @@ func (c *agentTokenCommand) Run(s *session) error {
 	p := s.page()
 	s.say("This token is shown once, and enrols one agent until %s.", p.when(m.GetExpiresAt()))
 	s.say("On the endpoint, as root: cordon-agent enroll --token-file -  (then paste the token, Enter, Ctrl-D)")
+	if !strings.Contains(m.GetToken(), "@") {
+		s.say("hint: the token does not say where the appliance is: add --server HOST:7443 there, or set agents.address in the mitigator's configuration and make another")
+	}
 	return s.show(m, func(p *page) { p.line(text(m.GetToken())) })
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,7 +53,13 @@ func TestRequests(t *testing.T) {
 	if r := last[*wirev1.CreateAgentTokenRequest](t, a, "CreateAgentToken"); r.GetLifetime().AsDuration() != 2*time.Hour || r.GetComment() != "for bob" {
 		t.Errorf("agent token: %v", r)
 	}
-	a.run("agent", "token")
+	if r := a.run("agent", "token"); strings.Contains(r.err, "agents.address") {
+		t.Errorf("the token has an address: %s", r.err)
+	}
+	a.answers["CreateAgentToken"] = &wirev1.CreateAgentTokenResponse{Token: "cordon1-secret-fingerprint", ExpiresAt: before(-time.Hour)}
+	if r := a.run("agent", "token"); r.code != exitOK || !strings.Contains(r.err, "--server HOST:7443") || !strings.Contains(r.err, "agents.address") {
+		t.Errorf("the token has no address: %d, %s", r.code, r.err)
+	}
 	if r := last[*wirev1.CreateAgentTokenRequest](t, a, "CreateAgentToken"); r.GetLifetime().AsDuration() != time.Hour {
 		t.Errorf("agent token without flags: %v", r)
 	}

@@ -86,7 +86,7 @@ func (a *appliance) tell() {
 			},
 		}},
 	}
-	a.answers["CloseThreat"] = &wirev1.CloseThreatResponse{Threat: &wirev1.Threat{Id: 2, State: "closed", EndpointName: "bob"}}
+	a.answers["CloseThreat"] = &wirev1.CloseThreatResponse{Threat: &wirev1.Threat{Id: 2, State: "closed", EndpointName: "bob", QuarantineId: "q-bob"}}
 	a.answers["ListEvents"] = func(r *wirev1.ListEventsRequest) *wirev1.ListEventsResponse {
 		if r.GetBeforeId() != 0 {
 			return &wirev1.ListEventsResponse{}
@@ -108,7 +108,7 @@ func (a *appliance) tell() {
 		CreatedAt: before(3 * time.Hour), ExpiresAt: timestamppb.New(noon.Add(5 * time.Hour)), State: "held", Detail: "the cap of 10 in 1h is reached",
 	}}}
 	a.answers["QuarantineEndpoint"] = &wirev1.QuarantineEndpointResponse{Quarantine: quarantine}
-	released := &wirev1.QuarantineInfo{Id: "q-bob", EndpointName: "bob", State: "releasing", EndedAt: before(0), EndedBy: "admin:carol", Confirmation: "reinstalled"}
+	released := &wirev1.QuarantineInfo{Id: "q-bob", EndpointName: "bob", State: "ended", EndedAt: before(0), EndedBy: "admin:carol", Confirmation: "reinstalled"}
 	a.answers["ReleaseEndpoint"] = &wirev1.ReleaseEndpointResponse{Quarantines: []*wirev1.QuarantineInfo{released}}
 	a.answers["ListAgents"] = &wirev1.ListAgentsResponse{Agents: []*wirev1.Agent{
 		{Id: "agent-alice", Hostname: "alice", Version: "1.0", Connected: true, EnrolledAt: before(24 * time.Hour), LastSeen: before(0), CertificateExpiresAt: timestamppb.New(noon.Add(29 * 24 * time.Hour)), Observer: "bpf"},

@@ -126,5 +126,8 @@ func (c *threatCloseCommand) Run(s *session) error {
 	return s.show(m, func(p *page) {
 		t := m.GetThreat()
 		p.line(text(fmt.Sprintf("threat %d on %s is %s", t.GetId(), nameOf(t), t.GetState())))
+		if t.GetQuarantineId() != "" {
+			p.line(text(fmt.Sprintf("its quarantine %s ends with it when policy ordered it for this threat alone: `cordon quarantines` shows", t.GetQuarantineId())))
+		}
 	})
 }
