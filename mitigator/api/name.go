@@ -69,7 +69,11 @@ func byAddress(v store.View, addr netip.Addr) (endpoint.Endpoint, bool, error) {
 	case 0:
 		return v.EndpointByAddress(addr)
 	case 1:
-		return v.EndpointByMAC(holders[0].MAC)
+		ep, ok, err := v.EndpointByMAC(holders[0].MAC)
+		if err != nil || !ok {
+			return ep, ok, err
+		}
+		return ep, true, notClaimed(v, addr, ep, bindings)
 	}
 	return endpoint.Endpoint{}, false, invalid("%d machines claim %s now (%s and %s): name one by its MAC", len(holders), addr, holders[0].MAC, holders[1].MAC)
 }
@@ -83,4 +87,32 @@ func byHostname(v store.View, name string) (endpoint.Endpoint, bool, error) {
 		return endpoint.Endpoint{}, false, invalid("%d endpoints are called %s (ids %d and %d): name one by its id or MAC", len(all), name, all[0].ID, all[1].ID)
 	}
 	return all[0], true, nil
+}
+
+// notClaimed refuses an address that passed from one quarantined machine to
+// another: to claim it is all that an attacker would have to do to be released in
+// the other's stead.
+func notClaimed(v store.View, addr netip.Addr, now endpoint.Endpoint, bindings []endpoint.Binding) error {
+	q, ok, err := v.ActiveQuarantine(now.ID)
+	if err != nil || !ok {
+		return err
+	}
+	for _, b := range bindings {
+		before, ok, err := v.EndpointByMAC(b.MAC)
+		if err != nil {
+			return err
+		}
+		if !ok || before.ID == now.ID {
+			continue
+		}
+		other, ok, err := v.ActiveQuarantine(before.ID)
+		if err != nil {
+			return err
+		}
+		if ok && !b.Until.Before(other.CreatedAt) {
+			return invalid("two quarantined machines had %s since: %s has it now (%s), %s had it when it was quarantined (%s); name one by its MAC or id",
+				addr, now.Name(), q.ID, before.Name(), other.ID)
+		}
+	}
+	return nil
 }
