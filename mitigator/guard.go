@@ -97,8 +97,14 @@ func (g *fleetGuard) AtCap(err error) bool {
 	return errors.As(err, &refusal) && (refusal.Rule == guard.RuleCapTotal || refusal.Rule == guard.RuleCapRate)
 }
 
-// Window implements lifecycle.Guard.
-func (g *fleetGuard) Window() time.Duration { return g.limit.Window }
+// Window implements lifecycle.Guard. Without a limit nothing is counted: each
+// containment would list all the others.
+func (g *fleetGuard) Window() time.Duration {
+	if g.limit.New == 0 {
+		return 0
+	}
+	return g.limit.Window
+}
 
 // AtOnce implements lifecycle.Guard.
 func (g *fleetGuard) AtOnce() int { return g.limit.AtOnce }

@@ -3,6 +3,7 @@ package device
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
@@ -45,6 +46,16 @@ func (h *heard) fresh(in []*wirev1.QuarantineStatus) []*wirev1.QuarantineStatus 
 		maps.DeleteFunc(h.last, func(_ string, n uint64) bool { return n+mostHeard/2 < h.newest })
 	}
 	return out
+}
+
+// takeAllIn takes many statuses in, a commit's worth at a time.
+func (l *Link) takeAllIn(ctx context.Context, in []*wirev1.QuarantineStatus) error {
+	for part := range slices.Chunk(in, atOnce) {
+		if err := l.takeIn(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // takeIn hands statuses on, in the order in which the device said them: what is

@@ -205,14 +205,25 @@ func (l *Link) watch(ctx context.Context, connected chan<- struct{}) error {
 		return fmt.Errorf("watch device: %w", err)
 	}
 	defer stream.Close()
+	said := make(chan *wirev1.WatchResponse, atOnce)
+	go func() {
+		defer close(said)
+		for stream.Receive() {
+			select {
+			case said <- stream.Msg():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	first := true
-	for stream.Receive() {
+	for m := range said {
 		if first {
 			// What it holds now counts, also when that is less than before: a device
 			// that lost its orders must get them again.
 			l.set(func(s *State) { s.Held = nil })
 		}
-		if err := l.hear(ctx, stream.Msg()); err != nil {
+		if err := l.hear(ctx, waiting(said, m)); err != nil {
 			return err
 		}
 		if first {
@@ -226,7 +237,68 @@ func (l *Link) watch(ctx context.Context, connected chan<- struct{}) error {
 	return errors.New("watch device: the device ended it")
 }
 
-func (l *Link) hear(ctx context.Context, m *wirev1.WatchResponse) error {
+// atOnce bounds what is taken in together: one commit, behind which a containment
+// waits.
+const atOnce = 256
+
+// waiting is a message and those that have come behind it already.
+func waiting(said <-chan *wirev1.WatchResponse, first *wirev1.WatchResponse) []*wirev1.WatchResponse {
+	out := []*wirev1.WatchResponse{first}
+	for len(out) < atOnce {
+		select {
+		case m, ok := <-said:
+			if !ok {
+				return out
+			}
+			out = append(out, m)
+		default:
+			return out
+		}
+	}
+	return out
+}
+
+// hear takes messages in, in their order; neighbours of one kind together, since
+// each taking in costs a commit, and a device that has just begun says a word of
+// each quarantine and of each address.
+func (l *Link) hear(ctx context.Context, all []*wirev1.WatchResponse) error {
+	var statuses []*wirev1.QuarantineStatus
+	var bindings []*wirev1.AddressBinding
+	flush := func() error {
+		s, b := statuses, bindings
+		statuses, bindings = nil, nil
+		if len(s) > 0 {
+			if err := l.takeIn(ctx, s); err != nil {
+				return err
+			}
+		}
+		if len(b) > 0 {
+			return l.life.DeviceBindings(ctx, l.name, b)
+		}
+		return nil
+	}
+	for _, m := range all {
+		s, b := m.GetStatus(), m.GetBinding()
+		if (s == nil && len(statuses) > 0) || (b == nil && len(bindings) > 0) {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		switch {
+		case s != nil:
+			statuses = append(statuses, s)
+		case b != nil:
+			bindings = append(bindings, b)
+		default:
+			if err := l.hearOther(ctx, m); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+func (l *Link) hearOther(ctx context.Context, m *wirev1.WatchResponse) error {
 	switch ev := m.GetEvent().(type) {
 	case *wirev1.WatchResponse_State:
 		st := ev.State
@@ -235,11 +307,7 @@ func (l *Link) hear(ctx context.Context, m *wirev1.WatchResponse) error {
 			s.Held, s.Desired, s.InForce, s.BreakGlass = newer(s.Held, st.GetHeld()), st.GetDesired(), st.GetInForce(), st.GetBreakGlass()
 			s.Alarms = st.GetAlarms()
 		})
-		return l.takeIn(ctx, st.GetStatuses())
-	case *wirev1.WatchResponse_Status:
-		return l.takeIn(ctx, []*wirev1.QuarantineStatus{ev.Status})
-	case *wirev1.WatchResponse_Binding:
-		return l.life.DeviceBindings(ctx, l.name, []*wirev1.AddressBinding{ev.Binding})
+		return l.takeAllIn(ctx, st.GetStatuses())
 	case *wirev1.WatchResponse_Drift:
 		l.set(func(s *State) { s.Drifts++; s.LastDrift = ev.Drift.GetDetail() })
 		l.log.Warn("drift on the enforcement device", "detail", ev.Drift.GetDetail(), "repaired", ev.Drift.GetRepaired())
@@ -434,7 +502,7 @@ func (l *Link) apply(ctx context.Context, req *wirev1.ApplyRequest) (*wirev1.App
 
 func (l *Link) applied(ctx context.Context, rev *wirev1.Revision, resp *wirev1.ApplyResponse) error {
 	l.set(func(s *State) { s.Ordered, s.Held = rev, resp.GetHeld() })
-	return l.takeIn(ctx, resp.GetStatuses())
+	return l.takeAllIn(ctx, resp.GetStatuses())
 }
 
 func (l *Link) isStale() bool {

@@ -204,3 +204,62 @@ func waitFor(t *testing.T, what string, is func() bool) {
 		}
 	}
 }
+
+// counting notes how many calls bring how much.
+type counting struct {
+	mu                                 sync.Mutex
+	calls, statuses, bindings, largest int
+	order                              []string
+}
+
+// DeviceStatus implements Lifecycle.
+func (c *counting) DeviceStatus(_ context.Context, _ string, in []*wirev1.QuarantineStatus) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls, c.statuses, c.largest = c.calls+1, c.statuses+len(in), max(c.largest, len(in))
+	for _, s := range in {
+		c.order = append(c.order, s.GetQuarantineId())
+	}
+	return nil
+}
+
+// DeviceBindings implements Lifecycle.
+func (c *counting) DeviceBindings(_ context.Context, _ string, in []*wirev1.AddressBinding) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls, c.bindings, c.largest = c.calls+1, c.bindings+len(in), max(c.largest, len(in))
+	return nil
+}
+
+// TestManyWordsAreFewCommits holds that what a device says of thousands of
+// quarantines is taken in together, in order, and none of it is left out.
+func TestManyWordsAreFewCommits(t *testing.T) {
+	life := &counting{}
+	l := &Link{name: "gate", life: life, log: slog.New(slog.DiscardHandler)}
+	l.heard.reset()
+	said := make(chan *wirev1.WatchResponse, 3000)
+	var want []string
+	for i := range 1000 {
+		id := time.Duration(i).String()
+		want = append(want, id)
+		said <- &wirev1.WatchResponse{Event: &wirev1.WatchResponse_Status{Status: said1(id, i)}}
+	}
+	for range 1000 {
+		said <- &wirev1.WatchResponse{Event: &wirev1.WatchResponse_Binding{Binding: &wirev1.AddressBinding{}}}
+	}
+	said <- &wirev1.WatchResponse{Event: &wirev1.WatchResponse_State{State: &wirev1.StatusResponse{Desired: 1000, Statuses: []*wirev1.QuarantineStatus{said1("last", 1000)}}}}
+	close(said)
+	for m := range said {
+		if err := l.hear(t.Context(), waiting(said, m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if life.statuses != 1001 || life.bindings != 1000 || l.State().Desired != 1000 || !slices.Equal(life.order, append(want, "last")) {
+		t.Errorf("%d statuses and %d bindings were taken in, %d desired", life.statuses, life.bindings, l.State().Desired)
+	}
+	if life.calls > 12 || life.largest > atOnce {
+		t.Errorf("in %d calls, of up to %d", life.calls, life.largest)
+	}
+}
+
+func said1(id string, i int) *wirev1.QuarantineStatus { return said(id, inForce, uint64(i+1)) }
