@@ -17,6 +17,7 @@ demo=(
 )
 tests=(
 	protobuf-compiler # protoc: are the generated files fresh?
+	libprotobuf-dev   # its timestamp.proto and duration.proto, only recommended by it
 	gcc libc6-dev     # the race detector
 	python3           # a script that the agent finds behind its interpreter
 	diffutils
