@@ -49,6 +49,7 @@ type Mitigator struct {
 	store  store.Store
 	server *pki.Server
 	guard  *fleetGuard
+	writer writerProbe
 	engine *lifecycle.Engine
 	fleet  *fleet.Fleet
 	intake *intake.Pipeline
@@ -65,7 +66,7 @@ func New(ctx context.Context, o Options) (*Mitigator, error) {
 	if o.Log == nil {
 		return nil, errors.New("mitigator: no log")
 	}
-	m := &Mitigator{config: o.Config, log: o.Log}
+	m := &Mitigator{config: o.Config, log: o.Log, writer: writerProbe{limit: writerTimeout}}
 	if err := m.open(ctx, o); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -90,6 +91,9 @@ func (m *Mitigator) open(ctx context.Context, o Options) error {
 		return fmt.Errorf("make the state directory: %w", err)
 	}
 	var err error
+	if err = closeToOthers(dir); err != nil {
+		m.log.Warn("others may look into the state directory: give it to the user of this program, with mode 700", "dir", dir, "err", err)
+	}
 	if m.lock, err = dirlock.Try(dir); err != nil {
 		return fmt.Errorf("state directory %s: %w", dir, err)
 	}
@@ -118,6 +122,15 @@ func (m *Mitigator) open(ctx context.Context, o Options) error {
 		return err
 	}
 	return m.openWeb(o.Version)
+}
+
+// closeToOthers takes the rights of others on a directory away that a person made.
+func closeToOthers(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	return os.Chmod(dir, 0o700)
 }
 
 // openLifecycle makes the life cycle and all that it speaks to.
@@ -253,18 +266,6 @@ func (m *Mitigator) listen() (err error) {
 	}
 	return nil
 }
-
-// Healthy reports whether the store still answers: the watchdog's question.
-func (m *Mitigator) Healthy() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
-	defer cancel()
-	return m.store.View(ctx, func(v store.View) error {
-		_, err := v.Epoch()
-		return err
-	}) == nil
-}
-
-const healthTimeout = 5 * time.Second
 
 // OpenCA opens the certificate authority of a state directory, or makes it.
 func OpenCA(stateDir string) (*pki.CA, error) {
