@@ -42,7 +42,9 @@ func identify(pid int) identity {
 	}
 	// The command name, field 2, may hold spaces and brackets.
 	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) < 20 || fields[0] == "Z" {
+	// Without memory it has ended, too: a host's first process waits until all of
+	// its PID namespace are reaped, which in a container may be never.
+	if len(fields) < 21 || fields[0] == "Z" || fields[20] == "0" {
 		return identity{}
 	}
 	start, err := strconv.ParseUint(fields[19], 10, 64)
