@@ -135,11 +135,15 @@ func closeToOthers(dir string) error {
 
 // openLifecycle makes the life cycle and all that it speaks to.
 func (m *Mitigator) openLifecycle(rules lifecycle.Guard, ca *pki.CA) (err error) {
+	var devices []string
+	for _, d := range m.config.Devices {
+		devices = append(devices, d.Name)
+	}
 	m.engine, err = lifecycle.New(lifecycle.Options{
 		Store: m.store, Policy: m.config.Policy, Guard: rules, Retention: m.config.Retention, Log: m.log,
 		Home:        event.HomeNetworks{Include: m.config.HomeNetworks.Include, Exclude: m.config.HomeNetworks.Exclude},
 		WakeAgent:   func(id string) { m.fleet.Wake(id) },
-		WakeDevices: m.wakeDevices,
+		WakeDevices: m.wakeDevices, Devices: devices,
 	})
 	if err != nil {
 		return err

@@ -26,11 +26,11 @@ func (e *Engine) DeviceStatus(ctx context.Context, device string, statuses []*wi
 
 // takeStatuses records what is new, and returns it.
 func (e *Engine) takeStatuses(ctx context.Context, device string, statuses []*wirev1.QuarantineStatus) ([]*wirev1.QuarantineStatus, error) {
-	changed, err := e.news(ctx, statuses)
+	changed, err := e.news(ctx, device, statuses)
 	if err != nil || len(changed) == 0 {
 		return nil, err
 	}
-	return changed, e.urgently(ctx, func(j *job) error {
+	err = e.urgently(ctx, func(j *job) error {
 		for _, s := range changed {
 			if err := e.status(j, device, s); err != nil {
 				return fmt.Errorf("status of quarantine %s from device %s: %w", s.GetQuarantineId(), device, err)
@@ -38,11 +38,17 @@ func (e *Engine) takeStatuses(ctx context.Context, device string, statuses []*wi
 		}
 		return nil
 	})
+	if err == nil {
+		for _, s := range changed {
+			e.lifted.forget(s.GetQuarantineId())
+		}
+	}
+	return changed, err
 }
 
 // news leaves out what the store says already, so that a device that repeats
 // itself costs no commit.
-func (e *Engine) news(ctx context.Context, statuses []*wirev1.QuarantineStatus) ([]*wirev1.QuarantineStatus, error) {
+func (e *Engine) news(ctx context.Context, device string, statuses []*wirev1.QuarantineStatus) ([]*wirev1.QuarantineStatus, error) {
 	var changed []*wirev1.QuarantineStatus
 	err := e.store.View(ctx, func(v store.View) error {
 		for _, s := range statuses {
@@ -53,9 +59,14 @@ func (e *Engine) news(ctx context.Context, statuses []*wirev1.QuarantineStatus) 
 			if err != nil {
 				return err
 			}
-			if next, ok := follow(q, s); ok && (next.State != q.State || next.Detail != q.Detail) {
-				changed = append(changed, s)
+			next, ok := follow(q, s)
+			if !ok || next.State == q.State && next.Detail == q.Detail {
+				continue
 			}
+			if q.State == threat.QuarantineReleasing && next.State == threat.QuarantineEnded && !e.lifted.said(device, q.ID) {
+				continue // another device still holds it
+			}
+			changed = append(changed, s)
 		}
 		return nil
 	})

@@ -45,6 +45,9 @@ type Options struct {
 	Home event.HomeNetworks
 	// Retention is how long what has ended is kept; its zero value keeps all.
 	Retention store.Retention
+	// Devices are the names of all that carry quarantines out: a release has come to
+	// its end when each of them said so. With none named, any device's word counts.
+	Devices []string
 	// WakeAgent is told that an agent has a task waiting, or one called back. It
 	// must not block.
 	WakeAgent func(agentID string)
@@ -70,6 +73,7 @@ type Engine struct {
 	neighbors   neighborCache
 	backlog     *backlog
 	unknown     unknownCount
+	lifted      lifted
 }
 
 // New makes an engine.
@@ -93,6 +97,7 @@ func New(o Options) (*Engine, error) {
 	return &Engine{
 		store: o.Store, policy: o.Policy, guard: o.Guard, home: o.Home, wakeAgent: o.WakeAgent, wakeDevices: o.WakeDevices,
 		now: o.Now, log: o.Log, kick: make(chan struct{}, 1), backlog: newBacklog(), retention: o.Retention,
+		lifted: lifted{devices: o.Devices},
 	}, nil
 }
 
