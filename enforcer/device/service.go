@@ -23,6 +23,9 @@ const (
 	maxStatuses = 4000
 	// maxText bounds what a person writes as actor and reason.
 	maxText = 1024
+	// toldAtOnce is up to how many quarantines the counts are told with each order,
+	// so that whoever gave it sees them right at once.
+	toldAtOnce = 1000
 )
 
 // Apply carries an order out. An order that does not fit is answered, not
@@ -48,7 +51,11 @@ func (s *Service) Apply(_ context.Context, req *connect.Request[wirev1.ApplyRequ
 	d := s.device
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return connect.NewResponse(d.response(carryOut(d))), nil
+	answer := d.response(carryOut(d))
+	if d.store.Len() <= toldAtOnce {
+		d.tell()
+	}
+	return connect.NewResponse(answer), nil
 }
 
 func deltaOf(w *wirev1.Delta) (delta, error) {
@@ -157,7 +164,7 @@ func (d *Device) whole() *wirev1.StatusResponse {
 }
 
 // tell says what has changed of the device as a whole since it was told last.
-// It looks at every quarantine, so it is for the clock, not for each change.
+// It looks at every quarantine: where there are many it is for the clock alone.
 // The caller holds the lock.
 func (d *Device) tell() {
 	now := told{said: d.said, revision: d.store.Revision(), alarm: d.alarm(), fault: d.fault, suspended: d.suspended}

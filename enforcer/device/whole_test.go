@@ -64,3 +64,25 @@ func TestWholeStateIsTold(t *testing.T) {
 		t.Errorf("the last word has number %d, the highest is %d", third[len(third)-1].GetSequence(), last)
 	}
 }
+
+// TestCountsAreToldWithTheOrder holds that whoever gives an order sees the
+// counts right at once, before the clock's next round.
+func TestCountsAreToldWithTheOrder(t *testing.T) {
+	f := newFixture(t).start()
+	f.device.tend()
+	sub, _ := f.device.subscribe()
+	f.order(put(quarantine(1)))
+	for {
+		select {
+		case e := <-sub.events:
+			if st := e.GetState(); st != nil {
+				if st.GetDesired() != 1 || st.GetInForce() != 1 {
+					t.Errorf("told %v", st)
+				}
+				return
+			}
+		default:
+			t.Fatal("the order told no counts")
+		}
+	}
+}
