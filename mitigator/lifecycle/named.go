@@ -14,7 +14,7 @@ func (e *Engine) EndpointByPerson(ctx context.Context, m endpoint.MAC) (endpoint
 	if !m.IsEndpoint() {
 		return ep, fmt.Errorf("%w: %s can be no machine's MAC", ErrRefused, m)
 	}
-	err := e.update(ctx, func(j *job) error {
+	err := e.urgently(ctx, func(j *job) error {
 		var ok bool
 		var err error
 		if ep, ok, err = j.tx.EndpointByMAC(m); ok || err != nil {
