@@ -417,6 +417,9 @@ func TestDemoIsKept(t *testing.T) {
 	if answer.StatusCode != http.StatusOK {
 		t.Errorf("the console answers %s", answer.Status)
 	}
+	if info, err := os.Stat(r.Kept.Program); err != nil || info.Mode()&0o111 == 0 {
+		t.Errorf("the command line that is named: %v, %v", info, err)
+	}
 	p.out = lockedBuffer{}
 	if err := p.cordon("--server", r.Kept.Server, "--token-file", r.Kept.TokenFile, "threats").Run(); err != nil {
 		t.Errorf("%v: %s", err, p.errs.String())

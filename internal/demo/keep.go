@@ -34,7 +34,7 @@ func (s *stage) keep(ctx context.Context) error {
 	if err := os.WriteFile(file, token, 0o600); err != nil {
 		return fmt.Errorf("keep the administrator's token: %w", err)
 	}
-	k := Kept{Console: "https://" + at.String() + "/", TokenFile: file, Server: at.String(), Hosts: make(map[string]int)}
+	k := Kept{Console: "https://" + at.String() + "/", TokenFile: file, Server: at.String(), Program: filepath.Join(s.demo.o.Bin, "cordon"), Hosts: make(map[string]int)}
 	for _, h := range []*testlan.Host{s.lan.Appliance, s.lan.Alice, s.lan.Bob, s.lan.Printer, s.lan.Internet} {
 		k.Hosts[h.Name()] = h.PID()
 	}
@@ -47,9 +47,9 @@ func printKept(out io.Writer, k Kept) {
 	fmt.Fprintf(out, "\nThe LAN is up. On this machine:\n")
 	fmt.Fprintf(out, "  console       %s   (its certificate is the appliance's own; log in with the token)\n", k.Console)
 	fmt.Fprintf(out, "  token         cat %s\n", k.TokenFile)
-	fmt.Fprintf(out, "  command line  cordon --server %s --token-file %s threats\n", k.Server, k.TokenFile)
+	fmt.Fprintf(out, "  command line  %s --server %s --token-file %s threats\n", k.Program, k.Server, k.TokenFile)
 	for _, name := range slices.Sorted(maps.Keys(k.Hosts)) {
 		fmt.Fprintf(out, "  shell on      %-10s nsenter --target %d --all --wdns=/ bash\n", name, k.Hosts[name])
 	}
-	fmt.Fprintf(out, "  remove it     cordon demo down\n")
+	fmt.Fprintf(out, "  remove it     %s demo down\n", k.Program)
 }

@@ -43,8 +43,9 @@ type Kept struct {
 	Console string `json:"console"`
 	// TokenFile holds an administrator's token, for the console and the command line.
 	TokenFile string `json:"token_file"`
-	// Server is the command line's --server.
-	Server string `json:"server"`
+	// Server is the command line's --server, Program the command line itself.
+	Server  string `json:"server"`
+	Program string `json:"program"`
 	// Hosts are the process ids, on this machine, of the hosts' first processes.
 	Hosts map[string]int `json:"hosts"`
 }
