@@ -190,7 +190,7 @@ func (e *Engine) Observe(ctx context.Context, agentID string, source netip.Addr,
 		return err
 	}
 	return e.update(ctx, func(j *job) error {
-		ep, err := e.agentEndpoint(j, agentID, o.GetHostname(), source)
+		ep, err := e.agentEndpoint(j, agentID, hostName(o.GetHostname()), source)
 		if err != nil {
 			return fmt.Errorf("endpoint of agent %s: %w", agentID, err)
 		}
