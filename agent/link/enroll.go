@@ -27,7 +27,7 @@ import (
 const enrollingFile = "enrolling.pem"
 
 // ErrAlreadyEnrolled is returned by Enroll where a live identity is there.
-var ErrAlreadyEnrolled = errors.New("this endpoint is enrolled already; ask for a replacement to enrol it as a new agent")
+var ErrAlreadyEnrolled = errors.New("this endpoint is enrolled already: --replace gives that up and enrols it as a new agent")
 
 // EnrollOptions is what an enrolment needs.
 type EnrollOptions struct {
