@@ -7,6 +7,7 @@ demo=(
 	nftables     # what the enforcer's work is compared with, and nft flush ruleset
 	iproute2     # namespaces, links and neighbours of the test LAN
 	procps       # sysctl, ps
+	iputils-ping # what a person tries first on a kept LAN
 	conntrack    # shows that connections were cut
 	systemd      # PID 1 of hosts whose units are stopped
 	dbus         # the bus that systemctl and the agent use on such a host
