@@ -247,7 +247,7 @@ func (m *Mitigator) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return m.fleet.Serve(ctx, m.agents) })
+	group.Go(func() error { return m.fleet.Serve(ctx, newSharedListener(m.agents, agentConnections, agentShare)) })
 	group.Go(func() error { return m.serveWeb(ctx, m.admins) })
 	group.Go(func() error { return m.engine.Run(ctx) })
 	group.Go(func() error { return m.intake.Run(ctx) })

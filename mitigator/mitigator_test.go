@@ -263,7 +263,11 @@ func (r *running) statusIs(t *testing.T) {
 func (r *running) release(t *testing.T, id int64) {
 	t.Helper()
 	ask := &wirev1.ReleaseEndpointRequest{Endpoint: "10.9.0.20", Note: "reinstalled"}
-	_, err := r.client.ReleaseEndpoint(t.Context(), connect.NewRequest(ask))
+	preview, err := r.client.ReleaseEndpoint(t.Context(), connect.NewRequest(&wirev1.ReleaseEndpointRequest{Endpoint: "10.9.0.20", Preview: true}))
+	if err != nil || preview.Msg.GetQuarantines()[0].GetState() != "ordered" || preview.Msg.GetQuarantines()[0].GetMacs()[0] != printer.String() {
+		t.Errorf("preview %v, %v", preview, err)
+	}
+	_, err = r.client.ReleaseEndpoint(t.Context(), connect.NewRequest(ask))
 	wantCode(t, "release without confirmation", err, connect.CodeFailedPrecondition, "confirmation")
 	ask.ThreatIsGone = true
 	got, err := r.client.ReleaseEndpoint(t.Context(), connect.NewRequest(ask))

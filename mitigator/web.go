@@ -22,6 +22,11 @@ const (
 	// opens.
 	webShare       = 64
 	webStopTimeout = 5 * time.Second
+
+	// agentConnections is for all agents; agentShare for those behind one address,
+	// as a branch office behind a NAT.
+	agentConnections = 65_536
+	agentShare       = 8192
 )
 
 // serveWeb serves administrators and browsers until ctx ends.

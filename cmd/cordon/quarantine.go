@@ -81,6 +81,12 @@ func (s *session) notEnforced(q *wirev1.QuarantineInfo) error {
 	return f
 }
 
+var releaseHints = hints{
+	notFound:     endpointHint,
+	precondition: "`cordon quarantines` shows what is quarantined; in observe mode nothing is, so nothing is to be released",
+	invalid:      endpointHint,
+}
+
 type releaseCommand struct {
 	Endpoint     string `arg:"" help:"The endpoint's number, name, MAC or address."`
 	ThreatIsGone bool   `help:"Confirm that the threat on the endpoint is gone, instead of being asked: for scripts."`
@@ -93,11 +99,7 @@ func (c *releaseCommand) Run(s *session) error {
 		return err
 	}
 	m, err := call(s, "release "+c.Endpoint, wirev1connect.AdminServiceClient.ReleaseEndpoint,
-		&wirev1.ReleaseEndpointRequest{Endpoint: c.Endpoint, ThreatIsGone: true, Note: c.Note}, hints{
-			notFound:     endpointHint,
-			precondition: "`cordon quarantines` shows what is quarantined; in observe mode nothing is, so nothing is to be released",
-			invalid:      endpointHint,
-		})
+		&wirev1.ReleaseEndpointRequest{Endpoint: c.Endpoint, ThreatIsGone: true, Note: c.Note}, releaseHints)
 	if err != nil {
 		return err
 	}
@@ -130,6 +132,16 @@ func (c *releaseCommand) confirm(s *session) error {
 	if !isTerminal(s.stdin) {
 		return usage(fmt.Sprintf("release %s: nobody confirmed that the threat on it is gone", c.Endpoint),
 			"give --threat-is-gone when it is; on a terminal the command asks")
+	}
+	// A name can be claimed: the person sees which machine it stands for.
+	m, err := call(s, "release "+c.Endpoint, wirev1connect.AdminServiceClient.ReleaseEndpoint,
+		&wirev1.ReleaseEndpointRequest{Endpoint: c.Endpoint, Preview: true}, releaseHints)
+	if err != nil {
+		return err
+	}
+	for _, q := range m.GetQuarantines() {
+		s.say("%s [%s] is quarantined since %s by %s: %s", q.GetEndpointName(), strings.Join(q.GetMacs(), " "),
+			q.GetCreatedAt().AsTime().Format(time.RFC3339), q.GetActor(), q.GetReason())
 	}
 	answer, err := s.ask(fmt.Sprintf("Is the threat on %s gone? Type the endpoint's name (or 'yes'):", c.Endpoint))
 	if err != nil {

@@ -50,6 +50,10 @@ func typed(t *testing.T, words string) *os.File {
 func TestReleaseWantsConfirmation(t *testing.T) {
 	a := newAppliance(t)
 	a.tell()
+	a.answers["ReleaseEndpoint"] = func(r *wirev1.ReleaseEndpointRequest) *wirev1.ReleaseEndpointResponse {
+		return &wirev1.ReleaseEndpointResponse{Quarantines: []*wirev1.QuarantineInfo{{
+			Id: "q-1", EndpointName: "bob", Macs: []string{"02:00:00:00:00:0b"}, Reason: "it \x1b[31mcame back", Actor: "policy", State: "in-force"}}}
+	}
 	a.run("release", "bob").wants(t, exitUsage, "nobody confirmed", "--threat-is-gone")
 	for answer, released := range map[string]bool{"yes": true, "bob": true, " BOB ": true, "no": false, "": false, "y": false, "alice": false} {
 		i := a.as()
@@ -61,19 +65,28 @@ func TestReleaseWantsConfirmation(t *testing.T) {
 		if !strings.Contains(got.err, "Is the threat on bob gone? Type the endpoint's name (or 'yes'):") {
 			t.Errorf("answer %q: no question in %q", answer, got.err)
 		}
+		if !strings.Contains(got.err, "bob [02:00:00:00:00:0b] is quarantined") || strings.Contains(got.err, "\x1b[31mcame") {
+			t.Errorf("answer %q: the question does not say of whom, or lets an escape through: %q", answer, got.err)
+		}
 		if !released && !strings.Contains(got.err, "was not released") {
 			t.Errorf("answer %q: %q", answer, got.err)
 		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if n := len(a.got["ReleaseEndpoint"]); n != 3 {
-		t.Errorf("%d releases were ordered, want 3", n)
-	}
+	released := 0
 	for _, m := range a.got["ReleaseEndpoint"] {
-		if r, ok := m.(*wirev1.ReleaseEndpointRequest); !ok || !r.GetThreatIsGone() {
+		r, ok := m.(*wirev1.ReleaseEndpointRequest)
+		if ok && r.GetPreview() {
+			continue
+		}
+		released++
+		if !ok || !r.GetThreatIsGone() {
 			t.Errorf("without the confirmation: %v", m)
 		}
+	}
+	if released != 3 {
+		t.Errorf("%d releases were ordered, want 3", released)
 	}
 }
 

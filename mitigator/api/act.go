@@ -11,6 +11,7 @@ import (
 
 	wirev1 "github.com/cordon-security/cordon/internal/wire/v1"
 	"github.com/cordon-security/cordon/mitigator/endpoint"
+	"github.com/cordon-security/cordon/mitigator/lifecycle"
 	"github.com/cordon-security/cordon/mitigator/store"
 	"github.com/cordon-security/cordon/mitigator/threat"
 )
@@ -85,6 +86,9 @@ func (a *API) ReleaseEndpoint(ctx context.Context, r *connect.Request[wirev1.Rel
 	if err != nil {
 		return nil, err
 	}
+	if r.Msg.GetPreview() {
+		return a.previewRelease(ctx, r.Msg.GetEndpoint())
+	}
 	if !r.Msg.GetThreatIsGone() {
 		return nil, connect.NewError(connect.CodeFailedPrecondition,
 			errors.New("a release needs the confirmation that the threat is gone"))
@@ -105,6 +109,28 @@ func (a *API) ReleaseEndpoint(ctx context.Context, r *connect.Request[wirev1.Rel
 		return nil, wireError(err)
 	}
 	return connect.NewResponse(&wirev1.ReleaseEndpointResponse{Quarantines: []*wirev1.QuarantineInfo{quarantine(a.settled(ctx, q), ep.Name())}}), nil
+}
+
+// previewRelease says what a release of the endpoint would lift: who is asked for
+// the confirmation sees by it which machine the name stands for.
+func (a *API) previewRelease(ctx context.Context, name string) (*connect.Response[wirev1.ReleaseEndpointResponse], error) {
+	ep, err := a.endpointNamed(ctx, name)
+	if err != nil {
+		return nil, wireError(err)
+	}
+	out := &wirev1.ReleaseEndpointResponse{}
+	err = a.Store.View(ctx, func(v store.View) error {
+		q, ok, err := v.ActiveQuarantine(ep.ID)
+		if err == nil && !ok {
+			err = lifecycle.ErrNotQuarantined
+		}
+		out.Quarantines = []*wirev1.QuarantineInfo{quarantine(q, ep.Name())}
+		return err
+	})
+	if err != nil {
+		return nil, wireError(err)
+	}
+	return connect.NewResponse(out), nil
 }
 
 // CloseThreat implements AdminService.

@@ -35,7 +35,11 @@ func (h *heard) fresh(in []*wirev1.QuarantineStatus) []*wirev1.QuarantineStatus 
 	out := make([]*wirev1.QuarantineStatus, 0, len(in))
 	for _, s := range in {
 		n := s.GetSequence()
-		if n != 0 && n < h.last[s.GetQuarantineId()] {
+		if n == 0 { // of a device that does not number: there is nothing to remember
+			out = append(out, s)
+			continue
+		}
+		if n < h.last[s.GetQuarantineId()] {
 			continue
 		}
 		h.last[s.GetQuarantineId()] = n

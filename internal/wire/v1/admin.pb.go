@@ -1698,8 +1698,10 @@ type ReleaseEndpointRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Endpoint string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// The confirmation that the threat is gone; must be true.
-	ThreatIsGone  bool   `protobuf:"varint,2,opt,name=threat_is_gone,json=threatIsGone,proto3" json:"threat_is_gone,omitempty"`
-	Note          string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	ThreatIsGone bool   `protobuf:"varint,2,opt,name=threat_is_gone,json=threatIsGone,proto3" json:"threat_is_gone,omitempty"`
+	Note         string `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	// Say what would be released, and change nothing; needs no confirmation.
+	Preview       bool `protobuf:"varint,4,opt,name=preview,proto3" json:"preview,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1753,6 +1755,13 @@ func (x *ReleaseEndpointRequest) GetNote() string {
 		return x.Note
 	}
 	return ""
+}
+
+func (x *ReleaseEndpointRequest) GetPreview() bool {
+	if x != nil {
+		return x.Preview
+	}
+	return false
 }
 
 type ReleaseEndpointResponse struct {
@@ -2803,11 +2812,12 @@ const file_internal_wire_v1_admin_proto_rawDesc = "" +
 	"\x1aQuarantineEndpointResponse\x129\n" +
 	"\n" +
 	"quarantine\x18\x01 \x01(\v2\x19.cordon.v1.QuarantineInfoR\n" +
-	"quarantine\"n\n" +
+	"quarantine\"\x88\x01\n" +
 	"\x16ReleaseEndpointRequest\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12$\n" +
 	"\x0ethreat_is_gone\x18\x02 \x01(\bR\fthreatIsGone\x12\x12\n" +
-	"\x04note\x18\x03 \x01(\tR\x04note\"V\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12\x18\n" +
+	"\apreview\x18\x04 \x01(\bR\apreview\"V\n" +
 	"\x17ReleaseEndpointResponse\x12;\n" +
 	"\vquarantines\x18\x01 \x03(\v2\x19.cordon.v1.QuarantineInfoR\vquarantines\"\xab\x03\n" +
 	"\x05Agent\x12\x0e\n" +
