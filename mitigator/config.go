@@ -55,9 +55,9 @@ type ListenConfig struct {
 // ProtectedConfig is the fleet's protected list. The mitigator's own addresses
 // and MACs are on it by themselves.
 type ProtectedConfig struct {
-	// Addresses are networks; one address is a /32 or /128. They are never blocked;
-	// their endpoints are not quarantined while nothing else is known of them.
-	Addresses []netip.Prefix `yaml:"addresses" doc:"Networks, as prefixes, that are never blocked. An endpoint with an address outside of them, such as an IPv6 link-local one, is quarantined by its MAC all the same: protect machines by macs."`
+	// Addresses are networks; one address is a /32 or /128. An endpoint that has
+	// one, and did not take it from another a moment ago, is never quarantined.
+	Addresses []netip.Prefix `yaml:"addresses" doc:"Networks, as prefixes, whose machines are never quarantined; a machine that took such an address from another within 15 minutes is."`
 	// MACs are what is never quarantined.
 	MACs []config.MAC `yaml:"macs" doc:"MAC addresses that are never quarantined."`
 }

@@ -460,6 +460,44 @@ func TestUplinkIsNoEndpoint(t *testing.T) {
 	wantCode(t, "quarantine of the uplink by its address", err, connect.CodeNotFound, "known")
 }
 
+// TestProtectedAddress holds that a machine with a protected address is not cut
+// off, by policy or by a person, whatever other addresses it has; that an
+// impostor who claims the address is; and that the timeline says what was refused.
+func TestProtectedAddress(t *testing.T) {
+	dir := t.TempDir()
+	c := testConfig(dir)
+	c.Protected.Addresses = []netip.Prefix{netip.MustParsePrefix("10.9.0.16/29")}
+	r := start(t, dir, c)
+	r.binding(t, "10.9.0.20", printer)
+	r.binding(t, "fe80::9", printer)
+	r.alert(t, "10.9.0.20", 2_000_001)
+	th := r.threats(t, 1)[0]
+	if th.GetState() != "unresolved" || th.GetQuarantineId() != "" || !strings.Contains(th.GetWaitingFor(), "10.9.0.20 is protected") {
+		t.Errorf("threat %v", th)
+	}
+	for _, name := range []string{"10.9.0.20", printer.String()} {
+		_, err := r.client.QuarantineEndpoint(t.Context(), connect.NewRequest(&wirev1.QuarantineEndpointRequest{Endpoint: name, Reason: "x"}))
+		wantCode(t, "quarantine of "+name, err, connect.CodePermissionDenied, "10.9.0.20 is protected")
+	}
+	impostor := endpoint.MAC{2, 0, 0, 0, 0, 66}
+	r.binding(t, "10.9.0.30", impostor)
+	err := r.engine.DeviceBindings(t.Context(), "built-in", []*wirev1.AddressBinding{
+		{Address: netip.MustParseAddr("10.9.0.20").AsSlice(), Mac: printer[:]},
+		{Address: netip.MustParseAddr("10.9.0.20").AsSlice(), Mac: impostor[:], Present: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.alert(t, "10.9.0.30", 2_000_002)
+	eventually(t, "the impostor is ordered cut off", func() error {
+		got, err := r.client.ListQuarantines(t.Context(), connect.NewRequest(&wirev1.ListQuarantinesRequest{}))
+		if err != nil || len(got.Msg.GetQuarantines()) != 1 || got.Msg.GetQuarantines()[0].GetMacs()[0] != impostor.String() {
+			return fmt.Errorf("%v, %w", got, err)
+		}
+		return nil
+	})
+}
+
 // TestOneProcessOnly holds that a second mitigator does not work in the first
 // one's state directory.
 func TestOneProcessOnly(t *testing.T) {

@@ -415,12 +415,35 @@ func TestProtected(t *testing.T) {
 	f := newFixture(t)
 	f.locals = locals{{MAC: mac(1), Origin: "test"}, {Prefix: netip.MustParsePrefix("10.0.0.1/32"), Origin: "test"}}
 	f.start()
-	f.order(put(quarantine(1)), put(quarantine(2, "10.0.0.1")), put(quarantine(3, "10.0.0.1", "10.0.0.3")))
-	f.expect(map[string]string{"q1": "REFUSED", "q2": "REFUSED", "q3": "IN_FORCE"})
-	f.blocked(true, memberOf(mac(3)), address("10.0.0.3"))
-	f.blocked(false, memberOf(mac(1)), memberOf(mac(2)), address("10.0.0.1"))
-	// A gratuitous claim later changes nothing either.
-	f.seen("10.0.0.1", 3)
+	f.order(put(quarantine(1)), put(quarantine(2, "10.0.0.1")), put(quarantine(3, "10.0.0.1", "10.0.0.3")), put(quarantine(4, "10.0.0.4")))
+	f.expect(map[string]string{"q1": "REFUSED", "q2": "REFUSED", "q3": "REFUSED", "q4": "IN_FORCE"})
+	f.blocked(false, memberOf(mac(1)), memberOf(mac(2)), memberOf(mac(3)), address("10.0.0.1"))
+	// Who is quarantined is not freed by a claim, and the address stays free.
+	f.seen("10.0.0.1", 4)
+	f.order(put(quarantine(4, "10.0.0.4")))
+	f.expect(map[string]string{"q4": "IN_FORCE"})
+	f.blocked(true, memberOf(mac(4)), address("10.0.0.4"))
+	f.blocked(false, address("10.0.0.1"))
+}
+
+// TestProtectedMachineAndItsImpostor holds that a machine with a protected address
+// is not cut off, whatever other addresses it has and although the order names
+// none, and that one who took the address from it a moment ago is.
+func TestProtectedMachineAndItsImpostor(t *testing.T) {
+	f := newFixture(t)
+	f.locals = locals{{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Origin: "test"}}
+	f.start()
+	f.seen("10.0.0.1", 1)
+	f.seen("fe80::1", 1)
+	f.order(put(quarantine(1)))
+	f.expect(map[string]string{"q1": "REFUSED"})
+	f.blocked(false, memberOf(mac(1)), address("10.0.0.1"), address("fe80::1"))
+	f.now = f.now.Add(time.Second)
+	f.seen("10.0.0.2", 2)
+	f.seen("10.0.0.1", 2)
+	f.order(put(quarantine(2)))
+	f.expect(map[string]string{"q2": "IN_FORCE"})
+	f.blocked(true, memberOf(mac(2)), address("10.0.0.2"))
 	f.blocked(false, address("10.0.0.1"))
 }
 

@@ -272,8 +272,8 @@ func (d *Device) carryOut(now time.Time, rev desired.Revision, puts []ordered, r
 		d.takeOut(o, id, removed)
 	}
 	live := d.replace(o, puts)
-	d.letAllIn(o.admit, live)
 	seen := d.addressesOf(live)
+	d.letAllIn(o.admit, live, seen)
 	for _, p := range live {
 		o.ops = append(o.ops, desired.Put(p.quarantine))
 		o.ops = append(o.ops, d.bindings(now, p, seen)...)
@@ -329,7 +329,7 @@ func (d *Device) replace(o *order, puts []ordered) []ordered {
 // letAllIn decides by the device's own guard: first what was let in before,
 // then what adds no MAC, then what does, so that a newcomer never takes the room
 // of one that is in.
-func (d *Device) letAllIn(a *admission, puts []ordered) {
+func (d *Device) letAllIn(a *admission, puts []ordered, seen map[guard.MAC][]neighbor.Observation) {
 	var rest, newcomers []ordered
 	for _, p := range puts {
 		if old := d.store.Get(p.quarantine.ID); p.quarantine.Fault == "" && keeps(old, p.quarantine) {
@@ -344,10 +344,10 @@ func (d *Device) letAllIn(a *admission, puts []ordered) {
 			newcomers = append(newcomers, p)
 			continue
 		}
-		d.letIn(a, p)
+		d.letIn(a, p, seen)
 	}
 	for _, p := range newcomers {
-		d.letIn(a, p)
+		d.letIn(a, p, seen)
 	}
 }
 
@@ -365,23 +365,39 @@ func keeps(old, q *desired.Quarantine) bool {
 	return true
 }
 
-func (d *Device) letIn(a *admission, p ordered) {
+func (d *Device) letIn(a *admission, p ordered, seen map[guard.MAC][]neighbor.Observation) {
 	q := p.quarantine
 	if q.Fault != "" {
 		return
 	}
-	addresses := make([]netip.Addr, len(p.bindings))
-	for i, b := range p.bindings {
-		addresses[i] = b.Address
-	}
-	r := d.guard.Check(q.MACs, addresses)
+	r := d.guard.Check(q.MACs, d.undisputed(a.now, p, seen))
 	if r != nil && r.Rule == guard.RuleProtectedAddress {
-		q.Fault = "the endpoint is known by nothing but a protected address: " + r.Detail
+		q.Fault = "the endpoint has a protected address: " + r.Detail
 	}
 	if r == nil && a.refuses(q) == nil {
 		q.Accepted = a.now.UnixNano()
 		a.add(q)
 	}
+}
+
+// undisputed lists the addresses that the order's MACs have, by the order's word
+// and by what this device sees, without those that are in dispute: a claim to a
+// protected address must not protect who makes it.
+func (d *Device) undisputed(now time.Time, p ordered, seen map[guard.MAC][]neighbor.Observation) (out []netip.Addr) {
+	for _, b := range p.bindings {
+		if owner, present := d.table.Owner(b.Address); !present || owner == b.MAC {
+			out = append(out, b.Address)
+		}
+	}
+	for _, m := range p.quarantine.MACs {
+		for _, o := range seen[m] {
+			out = append(out, o.Address)
+		}
+	}
+	return slices.DeleteFunc(out, func(a netip.Addr) bool {
+		_, contested := d.table.Contested(a, now)
+		return contested
+	})
 }
 
 // finish enforces an order that was committed and takes stock.

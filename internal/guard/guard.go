@@ -145,11 +145,12 @@ func (g *Guard) CheckAddress(a netip.Addr) *Refusal {
 	return nil
 }
 
-// Check refuses to quarantine the endpoint with these MACs, known by these
-// addresses. A protected MAC refuses it. Protected addresses refuse it only
-// when it is known by nothing else: an attacker who claims the gateway's
-// address beside its own must not escape by that. In each case a protected
-// address itself is never blocked, see CheckAddress.
+// Check refuses to quarantine the endpoint with these MACs, which has these
+// addresses. A protected MAC refuses it, and so does a single protected address:
+// every machine has others beside it, such as an IPv6 link-local one. An attacker
+// who claims a protected address must not escape by that, so the caller leaves
+// out what is in dispute: an address that another MAC had until a moment ago.
+// In each case a protected address itself is never blocked, see CheckAddress.
 func (g *Guard) Check(macs []MAC, addresses []netip.Addr) *Refusal {
 	if len(macs) == 0 {
 		return &Refusal{Rule: RuleSubject, Detail: "the quarantine names no MAC address to bind to"}
@@ -159,17 +160,12 @@ func (g *Guard) Check(macs []MAC, addresses []netip.Addr) *Refusal {
 			return r
 		}
 	}
-	var refused *Refusal
 	for _, a := range addresses {
-		r := g.CheckAddress(a)
-		if r == nil {
-			return nil
-		}
-		if r.Rule == RuleProtectedAddress {
-			refused = r
+		if r := g.CheckAddress(a); r != nil && r.Rule == RuleProtectedAddress {
+			return r
 		}
 	}
-	return refused
+	return nil
 }
 
 // Cap is the guard's cap.

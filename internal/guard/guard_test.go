@@ -108,9 +108,9 @@ func TestCheck(t *testing.T) {
 		{"with addresses", []MAC{mac(2)}, addr("10.0.0.2", "fe80::2"), ""},
 		{"nothing to bind to", nil, addr("10.0.0.2"), RuleSubject},
 		{"one of its MACs is protected", []MAC{mac(2), mac(1)}, nil, RuleProtectedMAC},
-		{"known only by a protected address", []MAC{mac(2)}, addr("10.0.0.1"), RuleProtectedAddress},
+		{"has a protected address", []MAC{mac(2)}, addr("10.0.0.1"), RuleProtectedAddress},
 		{"the same, mapped", []MAC{mac(2)}, addr("::ffff:10.0.0.1"), RuleProtectedAddress},
-		{"claims a protected address beside its own", []MAC{mac(2)}, addr("10.0.0.1", "10.0.0.2"), ""},
+		{"has others beside a protected address", []MAC{mac(2)}, addr("fe80::2", "10.0.0.2", "10.0.0.1"), RuleProtectedAddress},
 		{"only an impossible address", []MAC{mac(2)}, addr("0.0.0.0"), ""},
 	} {
 		if got := rule(g.Check(c.macs, c.addrs)); got != c.want {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,9 +94,33 @@ func (e *Engine) check(v store.View, now time.Time, ep endpoint.Endpoint) (refus
 		if err != nil {
 			return nil, fmt.Errorf("bindings of %s: %w", m, err)
 		}
-		bindings = append(bindings, bs...)
+		for _, b := range bs {
+			disputed, err := disputed(v, now, ep, b)
+			if err != nil {
+				return nil, err
+			}
+			if !disputed {
+				bindings = append(bindings, b)
+			}
+		}
 	}
 	return e.guard.Check(now, ep, bindings, recent, active), nil
+}
+
+// dispute is how long an address that another machine had counts as a claim of
+// whoever has it now: the owner of a claimed address speaks up well within it.
+const dispute = 15 * time.Minute
+
+// disputed reports whether another machine had the address until a moment ago. One
+// who claims a protected address must not be protected by that.
+func disputed(v store.View, now time.Time, ep endpoint.Endpoint, b endpoint.Binding) (bool, error) {
+	all, err := v.Bindings(b.Addr)
+	if err != nil {
+		return false, fmt.Errorf("bindings of %s: %w", b.Addr, err)
+	}
+	return slices.ContainsFunc(all, func(o endpoint.Binding) bool {
+		return !slices.Contains(ep.MACs, o.MAC) && (o.Until.IsZero() || now.Sub(o.Until) < dispute)
+	}), nil
 }
 
 // send writes the order that makes the devices look at the quarantine again.
