@@ -50,12 +50,27 @@ func (e *Engine) Run(ctx context.Context) error {
 			return nil
 		case <-due.C:
 		case <-e.kick:
+			letPass(ctx)
 		case <-held.C:
 			if err := e.retryHeld(ctx); err != nil && ctx.Err() == nil {
 				e.log.Error("held quarantines not looked at; tried again", "err", err, "after", heldRetry)
 			}
 		}
 		due.Stop()
+	}
+}
+
+// kickPause is how long deadlines wait after a commit, which may have brought new
+// ones: they are seconds away, and what the commit ordered is on its way to agents
+// and devices just then and must not wait for a processor.
+const kickPause = 25 * time.Millisecond
+
+func letPass(ctx context.Context) {
+	t := time.NewTimer(kickPause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 
