@@ -33,7 +33,7 @@ func (*doctorCommand) Run() error {
 	}
 	if used == "poll" {
 		fmt.Println("Connections and processes that live shorter than two seconds may be missed.")
-		return exitCode(1)
+		return service.Code(service.ExitFailed)
 	}
 	return nil
 }

@@ -4,9 +4,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -39,33 +37,13 @@ type commands struct {
 func main() {
 	var c commands
 	k := kong.Parse(&c, kong.Name("cordon-agent"), kong.Description("Cordon's agent for Linux endpoints."), kong.UsageOnError())
-	os.Exit(exit(k.Run(&c)))
+	os.Exit(service.Exit("cordon-agent", k.Run(&c)))
 }
-
-// exit prints an error once and returns the code that it asks for.
-func exit(err error) int {
-	var done exitCode
-	if errors.As(err, &done) {
-		return int(done)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cordon-agent:", err)
-	}
-	return service.ExitCode(err)
-}
-
-// exitCode ends the program without a further message.
-type exitCode int
-
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // load reads the configuration. The default file may be missing.
 func (c *commands) load() (agent.Config, error) {
 	cfg := agent.DefaultConfig()
-	err := config.Load(c.Config, &cfg)
-	if c.Config == defaultConfig && errors.Is(err, fs.ErrNotExist) {
-		return cfg, nil
-	}
+	err := config.LoadUsual(c.Config, defaultConfig, &cfg)
 	return cfg, err
 }
 
@@ -92,7 +70,7 @@ func (*runCommand) Run(c *commands) error {
 			go unit.KeepStatus(ctx, a.Summary)
 		})
 	})
-	return exitCode(code)
+	return service.Code(code)
 }
 
 type checkCommand struct {

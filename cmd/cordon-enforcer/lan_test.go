@@ -662,7 +662,7 @@ func TestCommandLine(t *testing.T) {
 		name, yaml, want string
 		code             int
 	}{
-		{"good", bridged + "protected:\n  addresses: [10.0.0.1, 10.1.0.0/16]\n  macs: [\"02:00:00:00:00:01\"]\ncap:\n  max_new: 3\n  window: 10m\n", "good", 0},
+		{"good", bridged + "protected:\n  addresses: [10.0.0.1, 10.1.0.0/16]\n  macs: [\"02:00:00:00:00:01\"]\ncap:\n  max_new: 3\n  window: 10m\n", ": valid", 0},
 		{"unknown key", "protectd:\n", "enforcer.yaml:1:1", 78},
 		{"a port without a protocol", "allow:\n  - prefix: 10.0.0.1\n    port: 80\n", "protocol", 78},
 		{"no address", "protected:\n  addresses: [nonsense]\n", "neither an address nor a network", 78},

@@ -13,6 +13,8 @@ import (
 	"github.com/cordon-security/cordon/internal/service"
 )
 
+const defaultConfig = "/etc/cordon/enforcer.yaml"
+
 type cli struct {
 	Config string `help:"Configuration file." default:"/etc/cordon/enforcer.yaml" type:"path"`
 
@@ -28,19 +30,13 @@ func main() {
 	var c cli
 	ctx := kong.Parse(&c, kong.Name("cordon-enforcer"), kong.UsageOnError(),
 		kong.Description("Holds Cordon's quarantines in force on this router or bridge."))
-	if err := ctx.Run(&c); err != nil {
-		fmt.Fprintln(os.Stderr, "cordon-enforcer:", err)
-		os.Exit(service.ExitCode(err))
-	}
+	os.Exit(service.Exit("cordon-enforcer", ctx.Run(&c)))
 }
 
 // load reads the file; only the default path may be missing.
 func (c *cli) load() (Config, error) {
 	out := defaults()
-	if _, err := os.Stat(c.Config); os.IsNotExist(err) && c.Config == "/etc/cordon/enforcer.yaml" {
-		return out, nil
-	}
-	err := config.Load(c.Config, &out)
+	err := config.LoadUsual(c.Config, defaultConfig, &out)
 	return out, err
 }
 
@@ -56,7 +52,7 @@ func (k *checkCommand) Run(c *cli) error {
 	if _, err := c.load(); err != nil {
 		return err
 	}
-	fmt.Println(c.Config + ": good")
+	fmt.Println(c.Config + ": valid")
 	return nil
 }
 

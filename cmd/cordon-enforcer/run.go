@@ -26,16 +26,15 @@ type runCommand struct{}
 // memory: its heap is the desired set, which hardly changes once it is read.
 const gcPercent = 25
 
-// Run runs the device as a service. It exits itself, with the service's code.
+// Run runs the device as a service.
 func (runCommand) Run(c *cli) error {
-	os.Exit(service.Main("cordon-enforcer", func(ctx context.Context, ready func()) error {
+	return service.Code(service.Main("cordon-enforcer", func(ctx context.Context, ready func()) error {
 		cfg, err := c.load()
 		if err != nil {
 			return err
 		}
 		return run(ctx, cfg, slog.Default(), ready)
 	}))
-	return nil
 }
 
 func run(ctx context.Context, cfg Config, log *slog.Logger, ready func()) (err error) {

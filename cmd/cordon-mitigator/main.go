@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 
@@ -32,33 +31,13 @@ func main() {
 	var c commands
 	k := kong.Parse(&c, kong.Name("cordon-mitigator"), kong.UsageOnError(),
 		kong.Description("Cordon's mitigator: from an alert to a clean or an isolated endpoint."))
-	os.Exit(exit(k.Run(&c)))
+	os.Exit(service.Exit("cordon-mitigator", k.Run(&c)))
 }
-
-// exit prints an error once and returns the code that it asks for.
-func exit(err error) int {
-	var done exitCode
-	if errors.As(err, &done) {
-		return int(done)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cordon-mitigator:", err)
-	}
-	return service.ExitCode(err)
-}
-
-// exitCode ends the program without a further message.
-type exitCode int
-
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // load reads the configuration. The default file may be missing.
 func (c *commands) load() (mitigator.Config, error) {
 	cfg := mitigator.DefaultConfig()
-	err := config.Load(c.Config, &cfg)
-	if c.Config == defaultConfig && errors.Is(err, fs.ErrNotExist) {
-		return cfg, nil
-	}
+	err := config.LoadUsual(c.Config, defaultConfig, &cfg)
 	return cfg, err
 }
 
@@ -84,7 +63,7 @@ func (*runCommand) Run(c *commands) error {
 			go unit.KeepStatus(ctx, m.Summary)
 		})
 	})
-	return exitCode(code)
+	return service.Code(code)
 }
 
 type checkCommand struct {

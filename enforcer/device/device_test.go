@@ -125,6 +125,8 @@ func (f *fakeMethod) access(m reconcile.Member) desired.Access {
 	return f.have[m]
 }
 
+func memberOf(m guard.MAC) reconcile.Member { return reconcile.Member{MAC: m} }
+
 type noFlows struct{}
 
 func (noFlows) End([]netip.Addr) error { return nil }

@@ -477,8 +477,6 @@ func (d *Device) bindings(now time.Time, p ordered, seen map[guard.MAC][]neighbo
 	return ops
 }
 
-func memberOf(m guard.MAC) reconcile.Member { return reconcile.Member{MAC: m} }
-
 func addressMember(a netip.Addr) reconcile.Member { return reconcile.Member{Address: a} }
 
 // alarm is what is wrong with the device itself, in words.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"reflect"
 	"slices"
@@ -51,6 +52,16 @@ func Load(path string, into any) error {
 		return fmt.Errorf("read configuration: %w", err)
 	}
 	return Parse(path, data, into)
+}
+
+// LoadUsual is [Load] for a program whose file has a usual path: that one may be
+// missing, and the defaults hold. A path that somebody named must be there.
+func LoadUsual(path, usual string, into any) error {
+	err := Load(path, into)
+	if path == usual && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Parse is [Load] for a file that is already in memory; name stands for the
