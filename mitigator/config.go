@@ -40,8 +40,8 @@ type Config struct {
 	Protected ProtectedConfig `yaml:"protected" doc:"what is never cut off, on any device"`
 	// Cap limits how many may be cut off in the whole fleet.
 	Cap CapConfig `yaml:"cap" doc:"how many endpoints may be cut off in the whole fleet; above it orders wait for a person"`
-	// Devices are the enforcement devices.
-	Devices []DeviceConfig `yaml:"devices" doc:"the enforcement devices that carry quarantines out"`
+	// Devices has the enforcement device; a second one is refused for now.
+	Devices []DeviceConfig `yaml:"devices" doc:"the enforcement device that carries quarantines out; one for now"`
 }
 
 // ListenConfig is one listener and how it is reached.
@@ -139,6 +139,11 @@ func (c *Config) validateGuard() error {
 
 func (c *Config) validateDevices() error {
 	var errs []error
+	if len(c.Devices) > 1 {
+		// What is in force is kept a quarantine, not a device: of two, the one that
+		// spoke last would stand for both.
+		errs = append(errs, config.Invalid("devices[1]", "there can be one enforcement device for now"))
+	}
 	names, sockets := map[string]bool{}, map[string]bool{}
 	for i, d := range c.Devices {
 		if d.Name == "" || names[d.Name] {

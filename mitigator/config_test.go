@@ -62,6 +62,7 @@ func TestRefused(t *testing.T) {
 		"protected:\n  addresses: [10.0.0.1/24]":                          "10.0.0.1/32",
 		"cap:\n  window: 0s":                                              "m.yaml:2",
 		"devices:\n  - {name: a, socket: /a}\n  - {name: b, socket: //a}": "m.yaml:3",
+		"devices:\n  - {name: a, socket: /a}\n  - {name: b, socket: /b}":  "one enforcement device",
 		"unknown: 1": "m.yaml:1",
 	} {
 		c := DefaultConfig()

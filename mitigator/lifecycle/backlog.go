@@ -171,7 +171,7 @@ func (b *backlog) hasBindings() bool {
 
 // addBindings keeps what a device saw. Above the bound it is dropped: devices
 // repeat what holds.
-func (b *backlog) addBindings(news []seen) error {
+func (b *backlog) addBindings(news []seen) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, n := range news {
@@ -186,7 +186,6 @@ func (b *backlog) addBindings(news []seen) error {
 		}
 	}
 	b.added()
-	return nil
 }
 
 func (b *backlog) heldBindings() []seen {

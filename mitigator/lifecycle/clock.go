@@ -97,8 +97,11 @@ func (e *Engine) followClock(ctx context.Context, last *time.Time) error {
 // setBy is by how much the wall clock was set between two readings. Round drops
 // the monotonic part.
 func setBy(last, now time.Time) time.Duration {
-	return now.Round(0).Sub(last.Round(0)) - now.Sub(last)
+	return ahead(now.Round(0).Sub(last.Round(0)), now.Sub(last))
 }
+
+// ahead is by how much the wall clock went otherwise than time did.
+func ahead(wall, elapsed time.Duration) time.Duration { return wall - elapsed }
 
 // afterAll is later than any deadline.
 var afterAll = time.Unix(1<<40, 0)

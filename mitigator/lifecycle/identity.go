@@ -122,14 +122,13 @@ func (e *Engine) DeviceBindings(ctx context.Context, device string, in []*wirev1
 	if len(news) == 0 {
 		return nil
 	}
-	if e.backlog.hasBindings() {
-		return e.backlog.addBindings(news) // behind those that wait: they are dated in order
+	if !e.backlog.hasBindings() { // else behind those that wait: they are dated in order
+		err = e.takeBindings(ctx, news)
+		if !errors.Is(err, store.ErrFull) {
+			return err
+		}
 	}
-	if err := e.takeBindings(ctx, news); errors.Is(err, store.ErrFull) {
-		return e.backlog.addBindings(news)
-	} else if err != nil {
-		return err
-	}
+	e.backlog.addBindings(news)
 	return nil
 }
 

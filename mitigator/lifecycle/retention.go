@@ -42,8 +42,7 @@ func (e *Engine) watchRetention(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		// Round drops the monotonic reading.
-		if jumped(now.Round(0).Sub(since.Round(0)), now.Sub(since)) {
+		if setBy(since, now).Abs() > clockSlack {
 			e.log.Warn("the clock was set: retention waits", "for", settleFor)
 			since = now
 		}
@@ -59,9 +58,6 @@ func (e *Engine) watchRetention(ctx context.Context) {
 		}
 	}
 }
-
-// jumped reports whether the wall clock went otherwise than time did.
-func jumped(wall, elapsed time.Duration) bool { return (wall - elapsed).Abs() > clockSlack }
 
 // retain removes what is due: events, or everything.
 func (e *Engine) retain(ctx context.Context, all bool) error {

@@ -57,7 +57,7 @@ func TestLateBindingsAndStatusesAreCarriedOut(t *testing.T) {
 	w := newWorld(t, nil)
 	th := w.alert(printer, event.Attacker, true)
 	w.must(w.backlog.addStatuses("local", []*wirev1.QuarantineStatus{{QuarantineId: th.QuarantineID, State: inForce}}))
-	w.must(w.backlog.addBindings([]seen{{Binding: endpoint.Binding{Addr: dock, MAC: dockMAC, From: w.clock, LastSeen: w.clock, Source: "device:local"}, present: true}}))
+	w.backlog.addBindings([]seen{{Binding: endpoint.Binding{Addr: dock, MAC: dockMAC, From: w.clock, LastSeen: w.clock, Source: "device:local"}, present: true}})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { w.watchDisk(ctx); close(ended) }()
