@@ -51,9 +51,11 @@ func (c *Collector) Look(flows []Flow, known Known) (Facts, Evidence, error) {
 	if f.Holders, err = c.holders(f); err != nil {
 		return f, Evidence{}, err
 	}
-	// What ended without an event is past all the same.
+	// What ended, or became another program, without an event so far is past all
+	// the same.
 	for pid, p := range live {
-		if now, ok := f.Live[pid]; !p.Kernel && (!ok || now.Start != p.Start) {
+		now, ok := f.Live[pid]
+		if !p.Kernel && (!ok || now.Start != p.Start || becameAnother(p, now)) {
 			f.Ended = append(f.Ended, p)
 		}
 	}
@@ -80,6 +82,12 @@ func (c *Collector) Look(flows []Flow, known Known) (Facts, Evidence, error) {
 		}
 	}
 	return f, Decide(f), nil
+}
+
+// becameAnother reports whether a process runs another program now than the
+// history knows: the event of it is still under way.
+func becameAnother(known, now observe.Process) bool {
+	return known.Exe != "" && now.Exe != "" && known.Exe != now.Exe && known.ExeFile != now.ExeFile
 }
 
 // table reads the process table, and takes from the history what cannot have

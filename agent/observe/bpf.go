@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -163,7 +165,9 @@ func (s *bpfSource) take(h *History, b []byte) {
 	case k == kindFork && len(b) >= forkSize:
 		h.Fork(id, eventID(b, 16, 24))
 	case k == kindExec && len(b) >= execSize:
-		h.Exec(s.executed(id, b[16:execSize]))
+		for _, p := range s.executed(id, b[16:execSize]) {
+			h.Exec(p)
+		}
 	case k == kindExit && !s.o.Proc.Outlived(id):
 		// Other threads may outlive the first; the next look at the table sees
 		// their end.
@@ -174,19 +178,35 @@ func (s *bpfSource) take(h *History, b []byte) {
 }
 
 // executed looks at a process that has just become another program, and falls
-// back to what the event says when the process is gone already.
-func (s *bpfSource) executed(id procfs.ID, name []byte) procfs.Process {
+// back to what the event says when the process is gone already. One that has
+// become yet another by then is both, in that order: a program that hides behind
+// the next one must not be missed because the event was read late.
+func (s *bpfSource) executed(id procfs.ID, event []byte) []procfs.Process {
+	name := string(event[:max(bytes.IndexByte(event, 0), 0)])
 	p, err := s.o.Proc.Stat(id.PID)
-	if err == nil && p.Start == id.Start {
-		s.o.Proc.Detail(&p)
-	} else {
-		p = procfs.Process{ID: id}
+	if err != nil || p.Start != id.Start {
+		return []procfs.Process{{ID: id, Exe: name}}
 	}
+	s.o.Proc.Detail(&p)
 	if p.Exe == "" {
-		end := bytes.IndexByte(name, 0)
-		p.Exe = string(name[:max(end, 0)])
+		p.Exe = name
 	}
-	return p
+	if began, another := s.overtaken(p, name); another {
+		return []procfs.Process{began, p}
+	}
+	return []procfs.Process{p}
+}
+
+// overtaken reports what a process began as by an event's word, if that is not
+// what it is now. The name of a script stands among its interpreter's arguments;
+// one that is relative, or that names a descriptor, leads nowhere any more.
+func (s *bpfSource) overtaken(p procfs.Process, name string) (began procfs.Process, another bool) {
+	if !strings.HasPrefix(name, "/") || strings.HasPrefix(name, "/dev/fd/") || strings.HasPrefix(name, "/proc/") ||
+		name == p.Exe || slices.Contains(p.Args, name) || len(name) >= nameSize-1 {
+		return began, false
+	}
+	began = s.o.Proc.Began(p.ID, name)
+	return began, began.Exe != p.Exe && (began.ExeFile != p.ExeFile || began.ExeFile == procfs.FileID{})
 }
 
 func takeSocket(h *History, id procfs.ID, b []byte) {

@@ -42,6 +42,28 @@ func (fs FS) executable(p *Process, dir string) {
 	}
 }
 
+// Began is what a process ran that was started by an absolute name, as the process
+// sees it: the file that the name leads to now, or the name of one that is gone.
+func (fs FS) Began(id ID, name string) Process {
+	p := Process{ID: id, Exe: name}
+	fd, err := unix.Open(fs.thread(id.PID)+"/root"+name, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		p.ExeDeleted = true
+		return p
+	}
+	defer unix.Close(fd)
+	var st syscall.Stat_t
+	link, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil || syscall.Fstat(fd, &st) != nil {
+		return p
+	}
+	p.Exe, p.ExeFile = link, FileID{Dev: uint64(st.Dev), Ino: st.Ino}
+	p.ExeChanged = time.Unix(st.Ctim.Unix())
+	p.ExeRoots = st.Uid == 0 && st.Mode&0o022 == 0
+	p.ExeElsewhere = !leads(link, p.ExeFile)
+	return p
+}
+
 // leads reports whether a name leads to a file.
 func leads(name string, file FileID) bool {
 	var st syscall.Stat_t
